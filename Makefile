@@ -1,0 +1,84 @@
+# flash-moe: `make run` first, `make check` second, `make help` for the rest.
+
+BUILD   ?= build
+CC      ?= cc
+PREFIX  ?= /usr/local
+OPT     ?= -O2 -g
+PKGS    := jansson libpcre2-8 libutf8proc
+VERSION := 0.1.0
+
+# make SANITIZE=address,undefined BUILD=build-asan ...
+SANITIZE ?=
+ifneq ($(SANITIZE),)
+  OPT += -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined
+  LDFLAGS += -fsanitize=$(SANITIZE)
+endif
+
+# Never -ffast-math, never contraction: the same bits on every machine is the product.
+CFLAGS  += -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wpointer-arith -Wstrict-prototypes \
+           -Wmissing-prototypes -fno-strict-aliasing -ffp-contract=off -fPIC -pthread $(OPT)
+CPPFLAGS += -Isrc -Iinclude -DFM_VERSION='"$(VERSION)"'
+
+have = $(shell pkg-config --exists $(1) 2>/dev/null && echo yes)
+ifeq ($(call have,liburing),yes)
+  PKGS += liburing
+  CPPFLAGS += -DHAVE_LIBURING
+endif
+CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LIBS     += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -pthread
+APP_LIBS += $(shell pkg-config --libs libcurl libmicrohttpd libedit 2>/dev/null)
+
+# The library core is these rooms; curl, HTTP and line editing stay in the program.
+CORE_ROOMS := base kernels tensors experts model text engine
+APP_ROOMS  := hub server cli
+CORE_SRC := $(foreach r,$(CORE_ROOMS),$(wildcard src/$(r)/*.c src/$(r)/*/*.c))
+APP_SRC  := $(foreach r,$(APP_ROOMS),$(wildcard src/$(r)/*.c))
+CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
+APP_OBJ  := $(APP_SRC:%.c=$(BUILD)/%.o)
+LIB      := $(BUILD)/libflash-moe.a
+PROG     := $(BUILD)/flash-moe
+
+TEST_SRC := $(wildcard tests/unit/test_*.c)
+TEST_BIN := $(TEST_SRC:tests/unit/%.c=$(BUILD)/tests/%)
+
+.PHONY: all help check clean format
+all: $(PROG)
+
+help:
+	@sed -n 's/^#: //p' Makefile
+
+#: make            build the program at build/flash-moe
+$(PROG): $(APP_OBJ) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $(APP_OBJ) $(LIB) $(LIBS) $(APP_LIBS)
+
+$(LIB): $(CORE_OBJ)
+	rm -f $@ && $(AR) rcs $@ $^
+
+# One file an instruction set, each with its own flags; dispatch happens at run time.
+ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+%_avx2.o:   ISA := -mavx2 -mfma -mf16c -mbmi2
+%_avx512.o: ISA := -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
+                   -mavx512vbmi -mprefer-vector-width=512
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/%: tests/unit/%.c $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< \
+	    $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)) $(LIB) -lcmocka $(LIBS) $(APP_LIBS)
+
+#: make check      build everything and run all tests
+check: $(PROG) $(TEST_BIN)
+	tests/run $(BUILD)
+
+#: make format     clang-format over the tree
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+#: make clean      remove build/
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,20 @@
+/* cli.h - the verbs. Each verb is one file cmd_NAME.c with one entry function that returns the
+ * exit status: 0 done, 1 it failed, 2 wrong usage, 130 interrupted. Results go to stdout, all else
+ * to stderr. argv[0] is the verb. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+typedef int cli_verb_fn(int argc, char **argv);
+
+typedef struct cli_verb {
+    const char *name;
+    const char *summary; /* one line for `flash-moe --help` */
+    cli_verb_fn *run;
+} cli_verb;
+
+/* The table of all verbs, ended by a NULL name. */
+extern const cli_verb cli_verbs[];
+
+cli_verb_fn cmd_version;
+
+#endif

@@ -1,0 +1,185 @@
+/* kernels.h - the arithmetic: pure functions over plain memory.
+ *
+ * Promise: for every function here, every instruction set returns the same bits as the portable C
+ * version, for every shape, tails included. Two rules give that: sums have one fixed order (below)
+ * and nothing depends on how a caller cuts the work (rows of a product, tokens of a batch, heads).
+ * So a token's bits never depend on which other tokens are computed with it.
+ *
+ * Order of sums in float32: SIXTEEN lanes; element i is added to lane i % 16 with fma in rising
+ * i; the lanes are then added as a tree: l and l+8, l+4, l+2, l+1. Tails are padded with zeros.
+ *
+ * Matrix products take their activations prepared (kn_act), because a quantised product shares per
+ * group work (sums, or 16-bit integers) between all rows and all matrices that read the same x.
+ *
+ * Pointers to weights may have any alignment: experts lie in slots as they lie in the file. */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- instruction sets ----------------------------------------------------------------------- */
+
+typedef enum kn_isa { KN_ISA_PORTABLE, KN_ISA_AVX2, KN_ISA_AVX512, KN_ISA_NEON } kn_isa;
+
+const char *kn_isa_name(kn_isa isa);              /* "portable", "avx2", "avx512", "neon" */
+bool kn_isa_parse(const char *name, kn_isa *out); /* "auto" gives the best one here */
+bool kn_isa_available(kn_isa isa);                /* does this CPU have it? */
+kn_isa kn_isa_best(void);
+
+/* --- matrices ------------------------------------------------------------------------------- */
+
+typedef enum kn_format {
+    KN_F32,      /* w: float [rows][cols] */
+    KN_F16,      /* w: IEEE half */
+    KN_BF16,     /* w: bfloat16 */
+    KN_AFFINE,   /* MLX affine, bits 2 3 4 5 6 8, group 32 64 128: value = scale * code + bias */
+    KN_MXFP4,    /* E2M1 codes, E8M0 scale a group of 32 */
+    KN_NVFP4,    /* E2M1 codes, E4M3 scale a group of 16 */
+    KN_MXFP8,    /* E4M3 codes, E8M0 scale a group of 32 */
+    KN_F8_BLOCK, /* E4M3, one float32 scale a 128x128 block (raw DeepSeek, MiniMax); scales: float
+                    [ceil(rows/128)][ceil(cols/128)] */
+} kn_format;
+
+/* y = W x, W row-major [rows][cols]. Borrowed memory; layouts in docs of MLX quantisation: each
+ * row's codes are one little-endian bit stream, lowest bit first; scales and biases are
+ * [rows][cols / group]. */
+typedef struct kn_mat {
+    kn_format format;
+    int bits, group;      /* KN_AFFINE and the floating modes; 0 otherwise */
+    kn_format scale_type; /* KN_AFFINE: type of scales and biases: KN_F32, KN_F16 or KN_BF16 */
+    int rows, cols;
+    size_t row_bytes;       /* distance from one row's codes to the next (row stride of w) */
+    size_t scale_row_bytes; /* the same for scales and biases */
+    const void *w, *scales, *biases; /* biases NULL where the format has none */
+} kn_mat;
+
+/* Bytes of one row of codes, and of one row of scales (= of biases), stored densely. */
+size_t kn_row_bytes(kn_format format, int bits, int cols);
+size_t kn_scale_row_bytes(kn_format format, kn_format scale_type, int group, int cols);
+
+/* One row as float32 (embedding lookup, repacking, tests): out[cols]. */
+void kn_dequant_row(const kn_mat *m, int row, float *out);
+
+/* --- activations ---------------------------------------------------------------------------- */
+
+typedef enum kn_precision {
+    KN_PRECISION_F32,  /* activations stay float32 */
+    KN_PRECISION_FAST, /* activations as integers a group, the same on every ISA; docs/FINDINGS.md */
+} kn_precision;
+
+/* n vectors x of `cols` floats (stride floats apart), prepared for products with matrices of one
+ * group size (0 for float formats). Points into caller's scratch; x must stay alive too. */
+typedef struct kn_act {
+    const float *x;
+    size_t stride;
+    int n, cols, group;
+    kn_precision precision;
+    kn_isa isa;
+    void *prepared;
+} kn_act;
+
+/* Scratch bytes that kn_act_prepare needs, at any group and precision. */
+size_t kn_act_bytes(int n, int cols);
+
+/* Tokens are independent: [t0, t1) may be prepared by different threads after kn_act_init. */
+void kn_act_init(kn_act *a, kn_isa isa, const float *x, size_t stride, int n, int cols, int group,
+                 kn_precision precision, void *scratch);
+void kn_act_prepare(const kn_act *a, int t0, int t1);
+
+/* y[t * y_stride + r] = row r of W . x_t, for r in [row0, row1), t in [t0, t1). Picks the
+ * matrix-vector or the blocked matrix-matrix loop by t1 - t0; the bits are the same. */
+void kn_matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
+               int t0, int t1);
+
+/* A good number of rows a task: multiples of this keep cache lines and vector blocks whole. */
+enum { KN_ROW_BLOCK = 16 };
+
+/* --- vectors (float32, fixed order as above) -------------------------------------------------- */
+
+float kn_dot(kn_isa isa, const float *a, const float *b, int n);
+void kn_axpy(kn_isa isa, float *y, float a, const float *x, int n); /* y = fma(a, x, y) */
+void kn_scale(kn_isa isa, float *y, float a, int n);
+void kn_add(kn_isa isa, float *y, const float *x, int n);
+void kn_mul(kn_isa isa, float *y, const float *x, int n);
+
+/* y = w * x / sqrt(mean(x^2) + eps); w may be NULL (all ones). y may be x. */
+void kn_rms_norm(kn_isa isa, float *y, const float *x, const float *w, int n, float eps);
+void kn_layer_norm(kn_isa isa, float *y, const float *x, const float *w, const float *b, int n,
+                   float eps);
+
+/* Our own exp and what follows from it: one polynomial, fixed order, <= 2 ulp. */
+float kn_expf(float x);
+float kn_logf(float x);
+float kn_sigmoidf(float x);
+float kn_siluf(float x);
+float kn_softplusf(float x);                  /* log(1 + exp(x)) */
+void kn_softmax(kn_isa isa, float *x, int n); /* in place; max subtracted */
+void kn_sigmoid(kn_isa isa, float *y, const float *x, int n);
+void kn_silu_mul(kn_isa isa, float *y, const float *gate, const float *up, int n);
+/* gpt-oss: (clip(up,-l,l)+1) * g * sigmoid(alpha*g), g = min(gate, l). */
+void kn_swiglu_clamped(kn_isa isa, float *y, const float *gate, const float *up, int n, float alpha,
+                       float limit);
+void kn_gelu_mul(kn_isa isa, float *y, const float *gate, const float *up, int n); /* tanh form */
+
+/* Rotate pairs of one head in place. Half layout: (i, i+dims/2); interleaved: (2i, 2i+1). cos and
+ * sin: float[dims/2]. Only the first `dims` elements rotate. */
+typedef enum kn_rope_layout { KN_ROPE_HALF, KN_ROPE_INTERLEAVED } kn_rope_layout;
+void kn_rope(kn_isa isa, float *x, const float *cos, const float *sin, int dims,
+             kn_rope_layout layout);
+
+/* The k largest of n scores, in falling order; equal scores: the lower index first. NaN never
+ * wins. k <= n. */
+void kn_top_k(const float *scores, int n, int k, int *index);
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+typedef enum kn_kv_type { KN_KV_F32, KN_KV_F16, KN_KV_I8 } kn_kv_type;
+
+/* Bytes of one cached vector of dim floats (KN_KV_I8: codes and one float16 scale a 32). */
+size_t kn_kv_bytes(kn_kv_type type, int dim);
+void kn_kv_store(kn_isa isa, kn_kv_type type, void *dst, const float *src, int dim);
+void kn_kv_load(kn_isa isa, kn_kv_type type, float *dst, const void *src, int dim);
+
+/* One query of one head over cached positions [begin, end): out[v_dim] = softmax(scale * q.k +
+ * sink?) v, online softmax in blocks cut at ABSOLUTE positions (multiples of KN_ATT_BLOCK), so the
+ * bits depend on the positions alone. Rows are `k_stride` / `v_stride` bytes apart, row 0 is
+ * position 0. sink: an extra logit that takes part in the denominator only (NULL: none).
+ * MLA passes the latent as both k and v. k_dim may exceed v_dim. */
+enum { KN_ATT_BLOCK = 64 };
+typedef struct kn_attention {
+    kn_kv_type type;
+    const void *k, *v;
+    size_t k_stride, v_stride;
+    int k_dim, v_dim;
+    int begin, end;
+    float scale;
+    const float *sink;
+} kn_attention;
+void kn_attend(kn_isa isa, float *out, const float *q, const kn_attention *a);
+
+/* --- recurrences: one token a call, prefill calls it token after token ------------------------ */
+
+/* Causal depthwise convolution of width kc over channels [c0, c1), then silu. state holds the last
+ * kc-1 inputs as [kc-1][channels], oldest first, and is moved on. w: [channels][kc]; bias may be
+ * NULL. in and out: [channels]. */
+void kn_conv_step(kn_isa isa, float *out, const float *in, float *state, const float *w,
+                  const float *bias, int channels, int kc, int c0, int c1);
+
+/* Gated delta rule, one value head: S[dv][dk] <- decay S; d = (v - S k) beta; S += d k^T; out = S q.
+ * q and k are already normalised and scaled. */
+void kn_delta_step(kn_isa isa, float *out, float *S, const float *q, const float *k, const float *v,
+                   float decay, float beta, int dk, int dv);
+
+/* Mamba-1, channels [c0, c1): S[di][ds] <- exp(dt_d A[d]) S + dt_d x_d B; out_d = S_d.C + D_d x_d.
+ * A is -exp(A_log), [di][ds]. */
+void kn_mamba1_step(kn_isa isa, float *out, float *S, const float *x, const float *dt,
+                    const float *A, const float *B, const float *C, const float *D, int ds, int c0,
+                    int c1);
+
+/* Mamba-2, one head: S[dh][n] <- decay S + dt x B^T; out = S C + D x. */
+void kn_mamba2_step(kn_isa isa, float *out, float *S, const float *x, const float *B,
+                    const float *C, float decay, float dt, float D, int dh, int n);
+
+#endif

@@ -19,6 +19,9 @@ CFLAGS  += -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wpointer-arith -Wstrict
            -Wmissing-prototypes -fno-strict-aliasing -ffp-contract=off -fPIC -pthread $(OPT)
 CPPFLAGS += -Isrc -Iinclude -DFM_VERSION='"$(VERSION)"'
 
+# make V=1 shows the commands.
+Q := $(if $(V),,@)
+
 have = $(shell pkg-config --exists $(1) 2>/dev/null && echo yes)
 ifeq ($(call have,liburing),yes)
   PKGS += liburing
@@ -49,10 +52,10 @@ help:
 
 #: make            build the program at build/flash-moe
 $(PROG): $(APP_OBJ) $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $(APP_OBJ) $(LIB) $(LIBS) $(APP_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(APP_OBJ) $(LIB) $(LIBS) $(APP_LIBS)
 
 $(LIB): $(CORE_OBJ)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # One file an instruction set, each with its own flags; dispatch happens at run time.
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
@@ -62,11 +65,13 @@ ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+	@echo "  cc    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
 $(BUILD)/tests/%: tests/unit/%.c $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< \
+	@echo "  test  $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< \
 	    $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)) $(LIB) -lcmocka $(LIBS) $(APP_LIBS)
 
 #: make check      build everything and run all tests

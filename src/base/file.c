@@ -55,6 +55,7 @@ fm_status bs_pread_full(int fd, const char *path, void *dst, size_t n, uint64_t 
     return FM_OK;
 }
 
+/* 0 or the errno. */
 static int write_all(int fd, const char *p, size_t n)
 {
     while (n) {
@@ -64,10 +65,16 @@ static int write_all(int fd, const char *p, size_t n)
         p += put;
         n -= (size_t)put;
     }
-    return fsync(fd) ? errno : 0;
+    return 0;
 }
 
-static void sync_folder_of(const char *path)
+fm_status bs_write_full(int fd, const char *path, const void *data, size_t n, fm_error *err)
+{
+    int problem = write_all(fd, data, n);
+    return problem ? fm_fail_errno(err, problem, "%s: cannot write", path) : FM_OK;
+}
+
+void bs_sync_folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
     char *dir = slash ? bs_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : bs_strdup(".");
@@ -85,12 +92,13 @@ fm_status bs_write_file(const char *path, const void *data, size_t n, fm_error *
     if (!temp) return fm_fail_nomem(err, path);
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     int problem = fd < 0 ? errno : write_all(fd, data, n);
+    if (!problem && fsync(fd)) problem = errno;
     if (fd >= 0 && close(fd) && !problem) problem = errno;
     if (!problem && rename(temp, path)) problem = errno;
     if (problem && fd >= 0) unlink(temp);
     bs_free(temp);
     if (problem) return fm_fail_errno(err, problem, "%s: cannot write", path);
-    sync_folder_of(path);
+    bs_sync_folder_of(path);
     return FM_OK;
 }
 

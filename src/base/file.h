@@ -20,6 +20,12 @@ fm_status bs_write_file(const char *path, const void *data, size_t n, fm_error *
 fm_status bs_pread_full(int fd, const char *path, void *dst, size_t n, uint64_t offset,
                         fm_error *err);
 
+/* Write all n bytes, going on after short writes and EINTR. `path` only names the file. */
+fm_status bs_write_full(int fd, const char *path, const void *data, size_t n, fm_error *err);
+
+/* fsync the folder that path lies in, after a rename; a file system that refuses is no error. */
+void bs_sync_folder_of(const char *path);
+
 /* dir + "/" + name, allocated; NULL when out of memory. */
 char *bs_path_join(const char *dir, const char *name);
 int bs_is_dir(const char *path);

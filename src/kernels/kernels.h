@@ -66,11 +66,13 @@ void kn_dequant_row(const kn_mat *m, int row, float *out);
 
 typedef enum kn_precision {
     KN_PRECISION_F32,  /* activations stay float32 */
-    KN_PRECISION_FAST, /* activations as integers a group, the same on every ISA; docs/FINDINGS.md */
+    KN_PRECISION_FAST, /* activations as integers a group, the same on every ISA; docs/FINDINGS.md
+                        */
 } kn_precision;
 
 /* n vectors x of `cols` floats (stride floats apart), prepared for products with matrices of one
- * group size (0 for float formats). Points into caller's scratch; x must stay alive too. */
+ * group size (the group of a KN_AFFINE matrix, 0 for all other formats; a mismatch is not wrong, it
+ * computes in float32). Points into caller's scratch; x must stay alive too. */
 typedef struct kn_act {
     const float *x;
     size_t stride;
@@ -146,8 +148,8 @@ void kn_kv_load(kn_isa isa, kn_kv_type type, float *dst, const void *src, int di
  * sink?) v, online softmax in blocks cut at ABSOLUTE positions (multiples of KN_ATT_BLOCK), so the
  * bits depend on the positions alone. Rows are `k_stride` / `v_stride` bytes apart, row 0 is
  * position 0. sink: an extra logit that takes part in the denominator only (NULL: none).
- * MLA passes the latent as both k and v. k_dim may exceed v_dim. */
-enum { KN_ATT_BLOCK = 64 };
+ * MLA passes the latent as both k and v. k_dim may exceed v_dim; both at most KN_ATT_MAX_DIM. */
+enum { KN_ATT_BLOCK = 64, KN_ATT_MAX_DIM = 1024 };
 typedef struct kn_attention {
     kn_kv_type type;
     const void *k, *v;
@@ -159,6 +161,12 @@ typedef struct kn_attention {
 } kn_attention;
 void kn_attend(kn_isa isa, float *out, const float *q, const kn_attention *a);
 
+/* The n query heads that share this KV head (and the same [begin, end)): the cache is read once.
+ * q: [n][k_dim] q_stride floats apart, out: [n][v_dim] out_stride floats apart; a->sink, where
+ * given, holds n logits. The same bits as n calls of kn_attend. */
+void kn_attend_group(kn_isa isa, float *out, size_t out_stride, const float *q, size_t q_stride,
+                     int n, const kn_attention *a);
+
 /* --- recurrences: one token a call, prefill calls it token after token ------------------------ */
 
 /* Causal depthwise convolution of width kc over channels [c0, c1), then silu. state holds the last
@@ -167,8 +175,8 @@ void kn_attend(kn_isa isa, float *out, const float *q, const kn_attention *a);
 void kn_conv_step(kn_isa isa, float *out, const float *in, float *state, const float *w,
                   const float *bias, int channels, int kc, int c0, int c1);
 
-/* Gated delta rule, one value head: S[dv][dk] <- decay S; d = (v - S k) beta; S += d k^T; out = S q.
- * q and k are already normalised and scaled. */
+/* Gated delta rule, one value head: S[dv][dk] <- decay S; d = (v - S k) beta; S += d k^T; out = S
+ * q. q and k are already normalised and scaled. */
 void kn_delta_step(kn_isa isa, float *out, float *S, const float *q, const float *k, const float *v,
                    float decay, float beta, int dk, int dv);
 

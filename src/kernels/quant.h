@@ -1,0 +1,34 @@
+/* quant.h - inside the room: weights as float32, and the layout of prepared activations. */
+#ifndef KERNELS_QUANT_H
+#define KERNELS_QUANT_H
+
+#include "kernels/kernels.h"
+
+/* Columns that share a scale; 0 for plain floats. */
+int kn_group_of(const kn_mat *m);
+
+/* Scale and bias of group g of a row (1 and 0 where the format has none). */
+void kn_group_scale(const kn_mat *m, int row, int g, float *scale, float *bias);
+
+/* Columns [c0, c1) of one row as float32, out[c1 - c0]. */
+void kn_dequant_span(const kn_mat *m, int row, int c0, int c1, float *out);
+
+/* --- prepared activations (KN_PRECISION_FAST) ---
+ *
+ * A group of x becomes 16-bit integers: step = max|x| / 32512, code = rint(x / step), so that
+ * |code| <= 127 * 256 splits into two signed bytes, and 128 codes times 255 stay below 2^31. One
+ * token's record, every part 64-byte aligned: float step[groups]        one integer is worth this
+ * much; NaN when x is not finite float sum[groups]         step * (sum of the codes): what a bias
+ * is multiplied with int16_t or int8_t codes   arranged as the instruction set likes, columns
+ * padded to 128 */
+typedef struct kn_act_layout {
+    size_t sum, codes, bytes; /* offsets within a record; bytes: distance to the next record */
+    int groups, padded_cols;
+} kn_act_layout;
+
+kn_act_layout kn_act_layout_of(const kn_act *a);
+
+/* Does the product of w and a go through integers? If not: float32, whatever the precision. */
+bool kn_is_integer_product(const kn_act *a, const kn_mat *w);
+
+#endif

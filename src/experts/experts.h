@@ -104,6 +104,11 @@ int xp_max_held(const xp_cache *cache, int layer);
  * read now must not flush the decode set. */
 void xp_begin_step(xp_cache *cache, int tokens, bool prefill);
 
+/* Put experts that are in memory first, otherwise keeping the order; picks (may be NULL) moves along.
+ * A caller that works in waves calls it once before the first: what is there is then used before
+ * later waves can evict it. */
+void xp_order(const xp_cache *cache, int layer, int *experts, int *picks, int n);
+
 /* Ask for n distinct experts of a layer; picks[i] says how many tokens of the step chose
  * experts[i] (for the policies' counts; NULL: one each). Hits are usable at once, misses are
  * submitted. Fills n tickets. On error nothing is held. */

@@ -1,0 +1,343 @@
+/* The expert cache over real files: right bytes whatever the layout, slots, policy and trouble. */
+#include "base/mem.h"
+#include "experts/cache.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { LAYERS = 3, EXPERTS = 16, TOP_K = 4, ROWS = 8, COLS = 64 };
+enum { CODES = ROWS * COLS / 2 + 6000, SCALES = ROWS * 2 + 30 }; /* odd sizes, over one block */
+
+typedef struct world {
+    char path[2][64];
+    const char *paths[2];
+    uint64_t file_bytes[2];
+    xp_layer layers[LAYERS];
+    xp_source source;
+    unsigned char *content[2];
+} world;
+
+static unsigned random_state = 1;
+
+static unsigned next_random(void) {
+    random_state = random_state * 1664525u + 1013904223u;
+    return random_state >> 8;
+}
+
+/* Stacked tensors at unaligned offsets: layer 1 lies in file 1, the others in file 0. */
+static void describe(world *w) {
+    uint64_t end[2] = {123, 4097};
+    for (int l = 0; l < LAYERS; l++) {
+        xp_layer *layer = &w->layers[l];
+        int file = l == 1;
+        layer->n_experts = EXPERTS;
+        layer->top_k = TOP_K;
+        layer->bias_type = KN_F32;
+        for (int p = 0; p < XP_PROJECTIONS; p++) {
+            layer->shape[p] = (kn_mat){.format = KN_AFFINE,
+                                       .bits = 4,
+                                       .group = 64,
+                                       .rows = ROWS,
+                                       .cols = COLS,
+                                       .scale_type = KN_BF16};
+            size_t bytes[XP_PARTS] = {CODES, SCALES, SCALES, p == 2 ? ROWS * 4 : 0};
+            for (int s = 0; s < XP_PARTS; s++) {
+                layer->part[p][s] = (xp_part){
+                    .file = file, .offset = end[file], .stride = bytes[s], .bytes = bytes[s]};
+                end[file] += bytes[s] * EXPERTS + (bytes[s] ? 13 : 0);
+            }
+        }
+    }
+    w->file_bytes[0] = end[0];
+    w->file_bytes[1] = end[1] - 13; /* the last range ends with the file */
+}
+
+static int set_up(void **state) {
+    world *w = calloc(1, sizeof *w);
+    describe(w);
+    for (int f = 0; f < 2; f++) {
+        snprintf(w->path[f], sizeof w->path[f], "/tmp/test_experts.%d.%d", (int)getpid(), f);
+        w->paths[f] = w->path[f];
+        w->content[f] = malloc(w->file_bytes[f]);
+        for (uint64_t i = 0; i < w->file_bytes[f]; i++)
+            w->content[f][i] = (unsigned char)next_random();
+        FILE *out = fopen(w->path[f], "wb");
+        assert_non_null(out);
+        assert_int_equal(fwrite(w->content[f], 1, w->file_bytes[f], out), w->file_bytes[f]);
+        fclose(out);
+    }
+    w->source = (xp_source){LAYERS, w->layers, 2, w->paths, w->file_bytes};
+    *state = w;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    world *w = *state;
+    for (int f = 0; f < 2; f++) {
+        unlink(w->path[f]);
+        free(w->content[f]);
+    }
+    free(w);
+    return 0;
+}
+
+static void check_view(const world *w, const xp_ticket *t) {
+    for (int p = 0; p < XP_PROJECTIONS; p++) {
+        const xp_part *part = w->layers[t->layer].part[p];
+        const void *seen[XP_PARTS] = {t->view.m[p].w, t->view.m[p].scales, t->view.m[p].biases,
+                                      t->view.bias[p]};
+        for (int s = 0; s < XP_PARTS; s++) {
+            if (!part[s].bytes) {
+                assert_null(seen[s]);
+                continue;
+            }
+            const unsigned char *want =
+                w->content[part[s].file] + part[s].offset + (size_t)t->expert * part[s].stride;
+            assert_memory_equal(seen[s], want, part[s].bytes);
+        }
+    }
+}
+
+static xp_options with_capacity(int capacity) {
+    return (xp_options){.capacity = capacity, .policy = XP_LFRU};
+}
+
+/* n distinct experts, a few of them favourites. */
+static void draw(int *experts, int n) {
+    for (int i = 0; i < n;) {
+        unsigned r = next_random();
+        experts[i] = (int)(r % 3 ? r / 3 % 5 : r / 3 % EXPERTS);
+        bool again = false;
+        for (int j = 0; j < i; j++) again |= experts[j] == experts[i];
+        i += !again;
+    }
+}
+
+static fm_status use(xp_cache *c, const world *w, int layer, const int *experts, int n,
+                     fm_error *err) {
+    xp_ticket t[EXPERTS];
+    fm_status status = xp_acquire(c, layer, experts, NULL, n, t, err);
+    if (status) return status;
+    bool seen[EXPERTS] = {false};
+    for (int i = 0; i < n && !status; i++) {
+        int index;
+        status = xp_wait(c, t, n, &index, err);
+        if (status) break;
+        assert_in_range(index, 0, n - 1);
+        assert_false(seen[index]);
+        seen[index] = true;
+        assert_int_equal(t[index].expert, experts[index]);
+        check_view(w, &t[index]);
+    }
+    int index = 0;
+    if (!status) {
+        assert_int_equal(xp_wait(c, t, n, &index, err), FM_OK);
+        assert_int_equal(index, -1);
+    }
+    xp_release(c, t, n);
+    return status;
+}
+
+static void run_steps(xp_cache *c, const world *w, int steps) {
+    for (int i = 0; i < steps; i++) {
+        xp_begin_step(c, 1, i % 7 == 0);
+        for (int l = 0; l < LAYERS; l++) {
+            int experts[TOP_K];
+            draw(experts, TOP_K);
+            fm_error err;
+            fm_status status = use(c, w, l, experts, TOP_K, &err);
+            if (status) print_message("%s\n", err.message);
+            assert_int_equal(status, FM_OK);
+            int guess[3];
+            draw(guess, 3);
+            xp_hint(c, (l + 1) % LAYERS, guess, 3);
+        }
+    }
+}
+
+static void right_bytes(void **state) {
+    const world *w = *state;
+    xp_options kinds[] = {with_capacity(0),  with_capacity(TOP_K), with_capacity(7),
+                          with_capacity(99), with_capacity(-1),    with_capacity(-1),
+                          with_capacity(7),  with_capacity(-1)};
+    kinds[4].slot_bytes = xp_floor_bytes(&w->source, &kinds[4]);
+    kinds[5].slot_bytes = 2 * kinds[4].slot_bytes + 12345;
+    kinds[5].prefetch = 3;
+    kinds[6].buffered = true;
+    kinds[6].policy = XP_LRU;
+    kinds[6].prefetch = 2;
+    kinds[7].slot_bytes = kinds[5].slot_bytes;
+    kinds[7].policy = XP_LCP;
+    kinds[7].io_threads = 1;
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        xp_cache *c;
+        fm_error err;
+        assert_int_equal(xp_open(&w->source, &kinds[k], &c, &err), FM_OK);
+        run_steps(c, w, 60);
+        xp_stats s;
+        xp_get_stats(c, &s);
+        assert_int_equal(s.hits + s.misses, 60 * LAYERS * TOP_K);
+        assert_true(s.bytes_read > 0 && s.reads >= s.misses);
+        if (kinds[k].capacity == 0) assert_int_equal(s.hits, 0);
+        if (kinds[k].capacity == 99) assert_true(s.misses <= LAYERS * EXPERTS);
+        if (kinds[k].capacity < 0) assert_true(s.slot_bytes <= kinds[k].slot_bytes);
+        if (kinds[k].buffered) assert_false(s.direct_io);
+        xp_close(c);
+    }
+}
+
+static void waves_hold_at_most_max_held(void **state) {
+    const world *w = *state;
+    xp_options o = with_capacity(6);
+    xp_cache *c;
+    fm_error err;
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_OK);
+    assert_int_equal(xp_max_held(c, 0), 6);
+    int e[7] = {0, 1, 2, 3, 4, 5, 6};
+    xp_ticket a[7], b[7];
+    xp_begin_step(c, 5, true);
+    assert_int_equal(xp_acquire(c, 0, e, NULL, 7, a, &err), FM_E_LIMIT);
+    assert_int_equal(xp_acquire(c, 0, e, NULL, 3, a, &err), FM_OK);
+    assert_int_equal(xp_acquire(c, 0, e + 3, NULL, 3, b, &err), FM_OK);
+    xp_ticket more;
+    assert_int_equal(xp_acquire(c, 0, e + 6, NULL, 1, &more, &err), FM_E_LIMIT);
+    int order[4] = {9, 1, 8, 0}, picks[4] = {90, 10, 80, 1};
+    int index;
+    for (int i = 0; i < 3; i++) assert_int_equal(xp_wait(c, a, 3, &index, &err), FM_OK);
+    xp_order(c, 0, order, picks, 4);
+    assert_int_equal(order[0], 1);
+    assert_int_equal(order[1], 0);
+    assert_int_equal(order[2], 9);
+    assert_int_equal(picks[3], 80);
+    xp_release(c, a, 3);
+    assert_true(xp_is_resident(c, 0, 2));
+    xp_release(c, b, 3); /* given back while reads may fly */
+    assert_int_equal(use(c, w, 0, e + 4, 3, &err), FM_OK);
+    xp_close(c);
+}
+
+static void bad_requests(void **state) {
+    world *w = *state;
+    fm_error err;
+    xp_cache *c;
+    xp_options o = with_capacity(TOP_K - 1);
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_E_BUDGET);
+    o = with_capacity(-1);
+    o.slot_bytes = xp_floor_bytes(&w->source, &o) - 1;
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_E_BUDGET);
+    o = with_capacity(5);
+    w->file_bytes[0] -= 40; /* the file table says less than the parts need */
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_E_FORMAT);
+    assert_non_null(strstr(err.message, w->path[0]));
+    w->file_bytes[0] += 40;
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_OK);
+    xp_ticket t;
+    int e = EXPERTS;
+    assert_int_equal(xp_acquire(c, 0, &e, NULL, 1, &t, &err), FM_E_ARGUMENT);
+    e = -1;
+    assert_int_equal(xp_acquire(c, 0, &e, NULL, 1, &t, &err), FM_E_ARGUMENT);
+    e = 0;
+    assert_int_equal(xp_acquire(c, LAYERS, &e, NULL, 1, &t, &err), FM_E_ARGUMENT);
+    xp_close(c);
+}
+
+/* Every read in turn fails, is refused or comes back short; the bytes are right or it is an error,
+ * and the next use of the same experts works. */
+static void failing_reads(void **state) {
+    const world *w = *state;
+    const int errors[] = {EIO, EINTR, EINVAL, -1};
+    for (int k = 0; k < 4; k++)
+        for (int nth = 1; nth <= 12; nth++) {
+            xp_options o = with_capacity(5);
+            xp_cache *c;
+            fm_error err = {0};
+            assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_OK);
+            xp_reader_fail_at(c->reader, (uint64_t)nth, errors[k]);
+            int e[TOP_K] = {3, 7, 1, 15};
+            fm_status status = use(c, w, 1, e, TOP_K, &err);
+            assert_int_equal(status, errors[k] == EIO ? FM_E_IO : FM_OK);
+            if (status) assert_non_null(strstr(err.message, w->path[1]));
+            xp_stats s;
+            xp_get_stats(c, &s);
+            if (errors[k] == EINVAL) assert_false(s.direct_io);
+            assert_int_equal(use(c, w, 1, e, TOP_K, &err), FM_OK);
+            xp_close(c);
+        }
+}
+
+static void shrinking_file(void **state) {
+    const world *w = *state;
+    xp_options o = with_capacity(5);
+    xp_cache *c;
+    fm_error err;
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_OK);
+    assert_int_equal(truncate(w->path[1], 10000), 0);
+    int e[2] = {0, 15};
+    assert_int_equal(use(c, w, 1, e, 2, &err), FM_E_IO);
+    assert_non_null(strstr(err.message, "ends at byte"));
+    assert_int_equal(use(c, w, 0, e, 2, &err), FM_OK);
+    xp_close(c);
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_E_IO);
+    unlink(w->path[1]);
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_E_NOT_FOUND);
+}
+
+static void failing_allocations(void **state) {
+    const world *w = *state;
+    xp_options o = with_capacity(5);
+    fm_status status = FM_E_NOMEM;
+    int nth = 1;
+    for (; status && nth < 1000; nth++) {
+        xp_cache *c;
+        fm_error err;
+        bs_mem_fail_at((uint64_t)nth, false);
+        status = xp_open(&w->source, &o, &c, &err);
+        bs_mem_fail_at(0, false);
+        if (status)
+            assert_int_equal(status, FM_E_NOMEM);
+        else
+            xp_close(c);
+    }
+    assert_true(nth > 10 && nth < 1000);
+}
+
+static void policy_keys(void **state) {
+    (void)state;
+    /* The seed's vectors at step 200: (f, last) -> P = f * 0.25^((200 - last) / 128). */
+    const struct {
+        int f, last;
+        double p;
+    } v[] = {{100, 200, 100}, {5, 198, 4.89286}, {1, 191, 0.907126}, {8, 72, 2.0}, {64, 8, 8.0}};
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 5; j++) {
+            xp_history h[2];
+            for (int k = 0; k < 2; k++) {
+                int n = k ? j : i;
+                xp_clock clock = {.steps = (uint64_t)v[n].last};
+                xp_policy_forget(&h[k]);
+                for (int u = 0; u < v[n].f; u++) xp_policy_use(XP_LCP, &clock, &h[k], 1, true);
+            }
+            assert_int_equal(h[0].key < h[1].key - 1e-5, v[i].p < v[j].p - 1e-4);
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(right_bytes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(waves_hold_at_most_max_held, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bad_requests, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(failing_reads, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(shrinking_file, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(failing_allocations, set_up, tear_down),
+        cmocka_unit_test(policy_keys),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -44,7 +44,7 @@ PROG     := $(BUILD)/flash-moe
 TEST_SRC := $(wildcard tests/unit/test_*.c)
 TEST_BIN := $(TEST_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 
-.PHONY: all help check clean format
+.PHONY: all help check check-arm64 clean format
 all: $(PROG)
 
 help:
@@ -58,10 +58,11 @@ $(LIB): $(CORE_OBJ)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # One file an instruction set, each with its own flags; dispatch happens at run time.
-ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ifeq ($(shell $(CC) -dumpmachine | cut -d- -f1),x86_64)
 %_avx2.o:   ISA := -mavx2 -mfma -mf16c -mbmi2
 %_avx512.o: ISA := -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
                    -mavx512vbmi -mprefer-vector-width=512
+endif
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -77,6 +78,17 @@ $(BUILD)/tests/%: tests/unit/%.c $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)
 #: make check      build everything and run all tests
 check: $(PROG) $(TEST_BIN)
 	tests/run $(BUILD)
+
+#: make check-arm64 the kernel tests, cross compiled, under qemu-user
+ARM_CC  ?= aarch64-linux-gnu-gcc
+ARM_RUN ?= qemu-aarch64
+ARM_SRC := $(wildcard src/base/*.c src/kernels/*.c)
+check-arm64: $(BUILD)/arm64/test_kernels $(BUILD)/arm64/test_kernels_isa
+	@for test in $^; do echo "$$test"; $(ARM_RUN) $$test || exit 1; done
+
+$(BUILD)/arm64/%: tests/unit/%.c $(ARM_SRC) $(wildcard src/base/*.h src/kernels/*.h tests/unit/*.h)
+	@mkdir -p $(@D)
+	$(ARM_CC) -static -Itests/arm64 -Isrc -Iinclude $(CFLAGS) -o $@ $< $(ARM_SRC) -lm
 
 #: make format     clang-format over the tree
 format:

@@ -63,8 +63,12 @@ static inline void put_float(kn_format type, void *base, size_t i, float v) {
 static inline test_mat random_mat(rng *r, kn_format format, int bits, int group, kn_format scale,
                                   int rows, int cols) {
     test_mat t = {.owned = {NULL}};
-    t.m = (kn_mat){.format = format, .bits = bits, .group = group, .scale_type = scale,
-                   .rows = rows, .cols = cols};
+    t.m = (kn_mat){.format = format,
+                   .bits = bits,
+                   .group = group,
+                   .scale_type = scale,
+                   .rows = rows,
+                   .cols = cols};
     kn_mat *m = &t.m;
     m->row_bytes = kn_row_bytes(format, bits, cols);
     m->scale_row_bytes = kn_scale_row_bytes(format, scale, group, cols);

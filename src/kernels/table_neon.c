@@ -1,0 +1,24 @@
+/* table_neon.c - aarch64 Advanced SIMD. */
+#include "kernels/quant.h"
+#include "kernels/table.h"
+
+#if defined(__aarch64__)
+
+#include "kernels/lanes_neon.h"
+
+#include "kernels/body_math.h"
+#include "kernels/body_vector.h"
+
+#include "kernels/body_attention.h"
+#include "kernels/body_recurrence.h"
+
+enum { TILE_TOKENS = 4 };
+#define dequant_span kn_dequant_span
+#include "kernels/body_matmul.h"
+
+#include "kernels/body_integer.h"
+
+#define KN_THIS_TABLE kn_table_neon
+#include "kernels/body_table.h"
+
+#endif

@@ -1,0 +1,137 @@
+#include "experts/measure.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "experts/reader.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+enum { MAX_DEPTH = 64 };
+
+typedef struct disk_run {
+    xp_reader *reader;
+    xp_job *jobs;
+    int depth;
+    size_t record;
+    uint64_t records; /* in the file */
+    uint64_t random;
+    uint64_t done;
+} disk_run;
+
+static void submit_random(disk_run *r, xp_job *job) {
+    r->random = r->random * 6364136223846793005u + 1442695040888963407u;
+    uint64_t which = (r->random >> 20) % r->records;
+    job->n_reads = 1;
+    job->read[0] =
+        (xp_range_read){.offset = which * r->record, .bytes = r->record, .need = r->record};
+    xp_reader_submit(r->reader, job);
+}
+
+/* Keeps `depth` reads flying for about the given time. */
+static fm_status read_for(disk_run *r, double seconds, fm_error *err) {
+    xp_job *flying[MAX_DEPTH];
+    for (int i = 0; i < r->depth; i++) submit_random(r, flying[i] = &r->jobs[i]);
+    double end = bs_now() + seconds;
+    int left = r->depth;
+    fm_status status = FM_OK;
+    while (left) {
+        xp_reader_wait_any(r->reader, flying, r->depth);
+        for (int i = 0; i < r->depth; i++) {
+            int state = flying[i] ? atomic_load(&flying[i]->state) : XP_JOB_QUEUED;
+            if (state == XP_JOB_QUEUED) continue;
+            if (state == XP_JOB_FAILED && !status)
+                status = fm_fail(err, flying[i]->error.code, "%s", flying[i]->error.message);
+            r->done++;
+            if (!status && bs_now() < end) {
+                submit_random(r, flying[i]);
+                continue;
+            }
+            flying[i] = NULL;
+            left--;
+        }
+    }
+    return status;
+}
+
+static fm_status measure_open(const xp_disk_probe *p, disk_run *r, xp_disk_rate *out,
+                              fm_error *err) {
+    char *memory = bs_pages_alloc(r->record * (size_t)r->depth);
+    r->jobs = bs_calloc((size_t)r->depth, sizeof *r->jobs);
+    fm_status status = memory && r->jobs ? FM_OK : fm_fail_nomem(err, "disk measurement");
+    uint64_t bytes = r->records * r->record;
+    xp_reader_options o = {.paths = &p->path,
+                           .file_bytes = &bytes,
+                           .n_files = 1,
+                           .io = p->io,
+                           .threads = p->io_threads ? p->io_threads : r->depth,
+                           .depth = r->depth,
+                           .memory = memory,
+                           .memory_bytes = r->record * (size_t)r->depth};
+    if (!status) status = xp_reader_open(&o, &r->reader, err);
+    if (!status) {
+        for (int i = 0; i < r->depth; i++) r->jobs[i].memory = memory + (size_t)i * r->record;
+        double begin = bs_now();
+        status = read_for(r, p->seconds, err);
+        double took = bs_now() - begin;
+        out->bytes_s = (double)xp_reader_bytes(r->reader) / took;
+        out->latency_s = took * r->depth / (double)(r->done ? r->done : 1);
+        out->direct_io = xp_reader_direct(r->reader);
+    }
+    xp_reader_close(r->reader);
+    bs_pages_free(memory, r->record * (size_t)r->depth);
+    bs_free(r->jobs);
+    return status;
+}
+
+fm_status xp_measure_disk(const xp_disk_probe *p, xp_disk_rate *out, fm_error *err) {
+    struct stat st;
+    if (stat(p->path, &st)) return fm_fail(err, FM_E_NOT_FOUND, "%s: no such file", p->path);
+    disk_run r = {.random = bs_now_ns()};
+    r.record = (p->record_bytes + XP_BLOCK - 1) & ~(size_t)(XP_BLOCK - 1);
+    r.depth = p->depth < 1 ? 1 : p->depth > MAX_DEPTH ? MAX_DEPTH : p->depth;
+    r.records = r.record ? (uint64_t)st.st_size / r.record : 0;
+    if (!r.records)
+        return fm_fail(err, FM_E_ARGUMENT, "%s: smaller than one record of %zu bytes", p->path,
+                       r.record);
+    return measure_open(p, &r, out, err);
+}
+
+/* --- memory -------------------------------------------------------------------------------------
+ */
+
+enum { MEMORY_BYTES = 256 << 20, STRIPE = 1 << 20 };
+
+typedef struct memory_run {
+    const uint64_t *words;
+    _Atomic uint64_t sum; /* so that the reads are not optimised away */
+} memory_run;
+
+static void read_stripe(void *arg, int index, int worker) {
+    (void)worker;
+    memory_run *r = arg;
+    const uint64_t *w = r->words + (size_t)index * (STRIPE / sizeof *w);
+    uint64_t lanes[16] = {0};
+    for (size_t i = 0; i < STRIPE / sizeof *w; i += 16)
+        for (int l = 0; l < 16; l++) lanes[l] ^= w[i + l];
+    uint64_t sum = 0;
+    for (int l = 0; l < 16; l++) sum ^= lanes[l];
+    atomic_fetch_xor_explicit(&r->sum, sum, memory_order_relaxed);
+}
+
+fm_status xp_measure_memory(bs_pool *pool, double seconds, double *bytes_s, fm_error *err) {
+    void *memory = bs_pages_alloc(MEMORY_BYTES);
+    if (!memory) return fm_fail_nomem(err, "memory measurement");
+    memset(memory, 1, MEMORY_BYTES); /* untouched pages would all be the one zero page */
+    memory_run r = {.words = memory};
+    double best = 0, end = bs_now() + seconds;
+    do {
+        double begin = bs_now();
+        bs_pool_run(pool, read_stripe, &r, MEMORY_BYTES / STRIPE);
+        double rate = MEMORY_BYTES / (bs_now() - begin);
+        if (rate > best) best = rate;
+    } while (bs_now() < end);
+    bs_pages_free(memory, MEMORY_BYTES);
+    *bytes_s = best;
+    return FM_OK;
+}

@@ -9,8 +9,7 @@
 /* --- slots and their reads ----------------------------------------------------------------------
  */
 
-/* If the slot's read has ended, note how. */
-static void settle(xp_cache *c, int s) {
+void xp_settle(xp_cache *c, int s) {
     xp_slot *slot = &c->slots[s];
     if (!slot->job) return;
     int state = atomic_load_explicit(&slot->job->state, memory_order_acquire);
@@ -29,14 +28,14 @@ static xp_job *free_job(xp_cache *c) {
             int state = atomic_load(&flying[i]->state);
             if (state == XP_JOB_FREE) return flying[i];
             /* A failed job must stay until its ticket was told. */
-            if (state == XP_JOB_DONE) settle(c, flying[i]->owner);
+            if (state == XP_JOB_DONE) xp_settle(c, flying[i]->owner);
             if (state != XP_JOB_QUEUED) flying[i] = NULL;
         }
         xp_reader_wait_any(c->reader, flying, XP_MAX_JOBS);
     }
 }
 
-static void read_into(xp_cache *c, int s, int layer, int expert, bool hint) {
+void xp_read_into(xp_cache *c, int s, int layer, int expert, bool hint) {
     xp_slot *slot = &c->slots[s];
     xp_job *job = free_job(c);
     xp_placement place;
@@ -53,8 +52,7 @@ static void read_into(xp_cache *c, int s, int layer, int expert, bool hint) {
     xp_reader_submit(c->reader, job);
 }
 
-/* Stop or await the slot's read. */
-static void finish_read(xp_cache *c, int s) {
+void xp_finish_read(xp_cache *c, int s) {
     xp_slot *slot = &c->slots[s];
     if (!slot->job) return;
     if (xp_reader_cancel(c->reader, slot->job)) {
@@ -63,7 +61,7 @@ static void finish_read(xp_cache *c, int s) {
         return;
     }
     xp_reader_wait(c->reader, slot->job);
-    settle(c, s);
+    xp_settle(c, s);
 }
 
 /* --- guesses ------------------------------------------------------------------------------------
@@ -77,7 +75,7 @@ static void end_guesses(xp_cache *c) {
         int s = c->guesses[i];
         xp_slot *slot = &c->slots[s];
         if (!slot->guess) continue;
-        settle(c, s);
+        xp_settle(c, s);
         if (slot->job && xp_reader_cancel(c->reader, slot->job)) {
             slot->job = NULL;
             xp_res_set_busy(c->residency, s, false);
@@ -105,7 +103,7 @@ void xp_hint(xp_cache *c, int layer, const int *experts, int n) {
         int s = xp_res_claim_guess(c->residency, layer, experts[i]);
         if (s < 0) continue;
         if (c->slots[s].guess) c->stats.prefetch_wasted++;
-        read_into(c, s, layer, experts[i], true);
+        xp_read_into(c, s, layer, experts[i], true);
         c->guesses[c->n_guesses++] = s;
     }
 }
@@ -119,6 +117,7 @@ int xp_max_held(const xp_cache *c, int layer) {
 
 void xp_begin_step(xp_cache *c, int tokens, bool prefill) {
     xp_res_begin_step(c->residency, tokens, prefill);
+    if (xp_preload_pending(c)) xp_fill_step(c);
 }
 
 static fm_status check_request(const xp_cache *c, int layer, const int *experts, int n,
@@ -139,14 +138,14 @@ static fm_status check_request(const xp_cache *c, int layer, const int *experts,
 /* A ticket for an expert that has a slot already: there, on its way, or failed before. */
 static bool use_resident(xp_cache *c, int layer, int expert, int s) {
     xp_slot *slot = &c->slots[s];
-    settle(c, s);
+    xp_settle(c, s);
     if (slot->guess) c->stats.prefetch_useful++;
     slot->guess = false;
     if (slot->loaded) return true;
     if (slot->job)
         xp_reader_promote(c->reader, slot->job);
     else
-        read_into(c, s, layer, expert, false);
+        xp_read_into(c, s, layer, expert, false);
     return false;
 }
 
@@ -154,6 +153,10 @@ fm_status xp_acquire(xp_cache *c, int layer, const int *experts, const int *pick
                      xp_ticket *tickets, fm_error *err) {
     fm_status status = check_request(c, layer, experts, n, err);
     if (status) return status;
+    if (c->wanted.fixed) {
+        xp_acquire_fixed(c, layer, experts, picks, n, tickets);
+        return FM_OK;
+    }
     if (!xp_res_acquire(c->residency, layer, experts, picks, n, c->scratch_slots, c->scratch_hits))
         return fm_fail(err, FM_E_LIMIT, "MoE layer %d: no slots for %d experts beside those held",
                        layer, n);
@@ -164,7 +167,7 @@ fm_status xp_acquire(xp_cache *c, int layer, const int *experts, const int *pick
             tickets[i].hit = use_resident(c, layer, experts[i], s);
         } else {
             if (c->slots[s].guess) c->stats.prefetch_wasted++;
-            read_into(c, s, layer, experts[i], false);
+            xp_read_into(c, s, layer, experts[i], false);
         }
         *(tickets[i].hit ? &c->stats.hits : &c->stats.misses) += 1;
     }
@@ -181,9 +184,11 @@ int xp_ready(xp_cache *c, xp_ticket *tickets, int n) {
         if (slot->job &&
             atomic_load_explicit(&slot->job->state, memory_order_acquire) != XP_JOB_DONE)
             continue;
-        settle(c, t->slot);
+        xp_settle(c, t->slot);
         if (!slot->loaded) continue;
-        xp_view(&c->source.layers[t->layer], t->expert, slot->memory, &t->view);
+        int layer = t->layer, expert = t->expert;
+        if (t->missing) xp_res_content(c->residency, t->slot, &layer, &expert);
+        xp_view(&c->source.layers[layer], expert, slot->memory, &t->view);
         t->taken = true;
         return i;
     }
@@ -199,7 +204,7 @@ static fm_status find_failure(xp_cache *c, const xp_ticket *tickets, int n, fm_e
         if (slot->job && atomic_load(&slot->job->state) != XP_JOB_FAILED) continue;
         fm_error found = {.code = FM_E_IO, .message = "its read has failed before"};
         if (slot->job) found = slot->job->error;
-        settle(c, tickets[i].slot);
+        xp_settle(c, tickets[i].slot);
         return fm_fail(err, found.code, "expert %d of MoE layer %d: %s", tickets[i].expert,
                        tickets[i].layer, found.message);
     }
@@ -226,7 +231,8 @@ fm_status xp_wait(xp_cache *c, xp_ticket *tickets, int n, int *index, fm_error *
 void xp_release(xp_cache *c, xp_ticket *tickets, int n) {
     for (int i = 0; i < n; i++) {
         int s = tickets[i].slot;
-        finish_read(c, s);
+        if (s < 0) continue;
+        xp_finish_read(c, s);
         xp_res_unpin(c->residency, s);
         if (c->lazy || !c->slots[s].loaded) {
             xp_res_drop(c->residency, s);

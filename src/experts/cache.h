@@ -1,11 +1,12 @@
-/* cache.h - the inside of an xp_cache, shared by cache.c, open.c and stats.c. */
+/* cache.h - the inside of an xp_cache, shared by cache.c, open.c, fill.c and fixed.c. */
 #ifndef EXPERTS_CACHE_H
 #define EXPERTS_CACHE_H
 
+#include "experts/fixed.h"
 #include "experts/reader.h"
 #include "experts/residency.h"
 
-enum { XP_MAX_GUESSES = 32, XP_MAX_JOBS = 256 };
+enum { XP_MAX_GUESSES = 32, XP_MAX_FILLS = 4, XP_MAX_JOBS = 256 };
 
 /* A slot is empty (the residency knows), flying (job), loaded, or failed (none of these: its read
  * went wrong and a ticket still holds it). */
@@ -15,6 +16,28 @@ typedef struct xp_slot {
     bool loaded;
     bool guess; /* read because of a hint, not asked for yet */
 } xp_slot;
+
+/* Experts to be read into empty slots when no demand waits (xp_preload). */
+typedef struct xp_fill {
+    int layer, expert;
+} xp_fill;
+
+typedef struct xp_fills {
+    xp_fill *queue; /* [n], of which those before `next` are done with */
+    int n, next, capacity;
+    int flying[XP_MAX_FILLS]; /* slots being read */
+    int n_flying;
+} xp_fills;
+
+/* What the fixed set missed since the last refresh: picks an expert, [n_layers][most]. */
+typedef struct xp_wanted {
+    xp_fixed fixed;
+    uint32_t *picks;
+    int most;        /* experts of the largest layer */
+    int *stand_in;   /* [n_layers] resident expert shown for a missing one; -1: none */
+    int *rank;       /* [most] scratch */
+    uint64_t requests, misses;
+} xp_wanted;
 
 struct xp_cache {
     xp_source source;
@@ -31,8 +54,26 @@ struct xp_cache {
     int n_guesses;
     int *scratch_slots; /* [most experts of a layer] */
     bool *scratch_hits;
+    xp_fills fills;
+    xp_wanted wanted;
     xp_stats stats;
 };
+
+/* Begin a read of an expert into a slot that the residency has given to it. */
+void xp_read_into(xp_cache *cache, int slot, int layer, int expert, bool hint);
+/* If the slot's read has ended, note how. */
+void xp_settle(xp_cache *cache, int slot);
+/* Stop or await the slot's read. */
+void xp_finish_read(xp_cache *cache, int slot);
+
+/* fill.c: start what may be started now; give all back. */
+void xp_fill_step(xp_cache *cache);
+void xp_fill_close(xp_cache *cache);
+
+/* fixed.c: xp_acquire while the set is fixed; give all back. */
+void xp_acquire_fixed(xp_cache *cache, int layer, const int *experts, const int *picks, int n,
+                      xp_ticket *tickets);
+void xp_fixed_close(xp_cache *cache);
 
 /* How many slots each layer gets (shares[n_layers]); FM_E_BUDGET below the floor. */
 fm_status xp_share_slots(const xp_source *source, const xp_options *options, int *shares,

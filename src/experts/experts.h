@@ -92,6 +92,7 @@ typedef struct xp_ticket {
     int layer, expert;
     int slot;         /* of this room */
     bool hit;         /* was resident when asked for */
+    bool missing;     /* fixed set only (fixed.h): not resident, will not be read */
     bool taken;       /* xp_ready or xp_wait has handed it out */
     xp_expert view;   /* valid once taken */
 } xp_ticket;

@@ -199,6 +199,8 @@ fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache *
 void xp_close(xp_cache *c) {
     if (!c) return;
     xp_reader_close(c->reader); /* first: its reads write into the slots */
+    xp_fill_close(c);
+    xp_fixed_close(c);
     xp_res_destroy(c->residency);
     bs_pages_free(c->memory, c->memory_bytes);
     bs_free(c->slots);

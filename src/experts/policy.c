@@ -33,6 +33,7 @@ static double lru_key(const xp_clock *clock, double key, int picks, bool residen
 
 void xp_policy_use(xp_policy policy, const xp_clock *clock, xp_history *h, int picks,
                    bool resident) {
+    h->last = (uint32_t)clock->steps;
     switch (policy) {
     case XP_LFRU:
         h->key = lfru_key(clock, h->key, picks);
@@ -52,8 +53,34 @@ void xp_policy_evicted(xp_policy policy, xp_history *h) {
 }
 
 void xp_policy_forget(xp_history *h) {
-    h->key = -1e300;
-    h->uses = 0;
+    *h = (xp_history){.key = -1e300};
+}
+
+double xp_policy_count(xp_policy policy, const xp_clock *clock, const xp_history *h) {
+    if (!h->last) return 0;
+    switch (policy) {
+    case XP_LFRU:
+        return exp2(h->key - clock->tokens / XP_HALF_LIFE);
+    case XP_LCP:
+        return h->uses;
+    case XP_LRU:
+        break;
+    }
+    return 1;
+}
+
+xp_history xp_policy_restore(xp_policy policy, const xp_clock *clock, double count, uint64_t idle) {
+    xp_history h;
+    xp_policy_forget(&h);
+    if (count <= 0) return h;
+    double steps = (double)clock->steps - (double)idle;
+    if (policy == XP_LFRU) h.key = log2(count) + clock->tokens / XP_HALF_LIFE;
+    if (policy == XP_LRU) h.key = steps;
+    if (policy == XP_LCP) {
+        h.uses = count < 1 ? 1 : count > 1e9 ? 1000000000 : (uint32_t)count;
+        h.key = log2(h.uses) + steps / 64.0;
+    }
+    return h;
 }
 
 static const char *const names[] = {[XP_LFRU] = "lfru", [XP_LRU] = "lru", [XP_LCP] = "lcp"};

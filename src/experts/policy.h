@@ -27,6 +27,7 @@ typedef struct xp_clock {
 typedef struct xp_history {
     double key;
     uint32_t uses; /* lcp */
+    uint32_t last; /* step of the last use; 0: never */
 } xp_history;
 
 /* A step begins. Prefill moves lfru's clock by at most two half-lives, however long the prompt:
@@ -40,6 +41,11 @@ void xp_policy_use(xp_policy policy, const xp_clock *clock, xp_history *h, int p
 /* The expert was evicted. */
 void xp_policy_evicted(xp_policy policy, xp_history *h);
 void xp_policy_forget(xp_history *h);
+
+/* What a history is worth now as a plain count (lfru, lcp: the decayed uses; lru: 1), and a history
+ * that is worth `count` after `idle` steps without use: how a saved state leaves and enters. */
+double xp_policy_count(xp_policy policy, const xp_clock *clock, const xp_history *h);
+xp_history xp_policy_restore(xp_policy policy, const xp_clock *clock, double count, uint64_t idle);
 
 const char *xp_policy_name(xp_policy policy);
 bool xp_policy_parse(const char *name, xp_policy *out);

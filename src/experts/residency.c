@@ -18,6 +18,8 @@ typedef struct layer {
     int *slot_of;        /* [n_experts] */
     int *held;           /* slots that hold this layer's experts */
     int n_held;
+    bool *kept; /* [n_experts] never a victim */
+    int n_kept;
     int victim; /* the cheapest of them, -1: none; valid unless stale */
     bool stale;
 } layer;
@@ -45,7 +47,8 @@ static fm_status create_layer(layer *l, const xp_res_layer *is, int class_slots,
     l->slot_of = bs_calloc(n, sizeof *l->slot_of);
     int room = is->n_experts < class_slots ? is->n_experts : class_slots;
     l->held = bs_calloc((size_t)room, sizeof *l->held);
-    if (!l->history || !l->slot_of || !l->held) return fm_fail_nomem(err, "expert residency");
+    l->kept = bs_calloc(n, sizeof *l->kept);
+    if (!l->history || !l->slot_of || !l->held || !l->kept) return fm_fail_nomem(err, "expert residency");
     for (size_t e = 0; e < n; e++) {
         l->slot_of[e] = -1;
         xp_policy_forget(&l->history[e]);
@@ -113,6 +116,7 @@ void xp_res_destroy(xp_residency *r) {
         bs_free(r->layers[i].history);
         bs_free(r->layers[i].slot_of);
         bs_free(r->layers[i].held);
+        bs_free(r->layers[i].kept);
     }
     for (int c = 0; r->classes && c < r->n_classes; c++) bs_free(r->classes[c].empty);
     bs_free(r->layers);
@@ -151,13 +155,17 @@ static double key_of(const xp_residency *r, const slot *s) {
     return s->guess ? -2e300 : r->layers[s->layer].history[s->expert].key;
 }
 
+static bool removable(const layer *l, const slot *s) {
+    return !s->pins && !s->busy && !l->kept[s->expert];
+}
+
 static int cheapest_of(const xp_residency *r, layer *l) {
     if (!l->stale) return l->victim;
     int best = -1;
     double best_key = 0;
     for (int i = 0; i < l->n_held; i++) {
         const slot *s = &r->slots[l->held[i]];
-        if (s->pins || s->busy) continue;
+        if (!removable(l, s)) continue;
         double key = key_of(r, s);
         if (best < 0 || key < best_key || (key == best_key && s->order < r->slots[best].order)) {
             best = l->held[i];
@@ -217,7 +225,7 @@ static int make_room(xp_residency *r, int layer_index) {
 
 int xp_res_max_held(const xp_residency *r, int l) {
     const xp_res_layer *is = &r->layers[l].is;
-    int most = is->slots < is->n_experts ? is->slots : is->n_experts;
+    int most = (is->slots < is->n_experts ? is->slots : is->n_experts) - r->layers[l].n_kept;
     return most > is->top_k || !r->lend ? most : is->top_k;
 }
 
@@ -230,8 +238,7 @@ static int available(const xp_residency *r, const layer *l) {
         if (from != l && (!r->lend || from->is.size_class != l->is.size_class)) continue;
         int free = 0;
         for (int j = 0; j < from->n_held; j++) {
-            const slot *s = &r->slots[from->held[j]];
-            free += !s->pins && !s->busy;
+            free += removable(from, &r->slots[from->held[j]]);
         }
         int spare = from == l ? free : from->n_held - from->is.top_k;
         n += free < spare ? free : spare > 0 ? spare : 0;
@@ -268,6 +275,12 @@ bool xp_res_acquire(xp_residency *r, int layer_index, const int *experts, const 
     return true;
 }
 
+void xp_res_pin(xp_residency *r, int index) {
+    slot *s = &r->slots[index];
+    s->pins++;
+    r->layers[s->layer].stale = true;
+}
+
 void xp_res_unpin(xp_residency *r, int index) {
     slot *s = &r->slots[index];
     s->pins--;
@@ -282,6 +295,68 @@ int xp_res_claim_guess(xp_residency *r, int layer_index, int expert) {
     put_in(r, s, layer_index, expert);
     r->slots[s].guess = true;
     return s;
+}
+
+void xp_res_use(xp_residency *r, int layer_index, const int *experts, const int *picks, int n) {
+    layer *l = &r->layers[layer_index];
+    l->stale = true;
+    for (int i = 0; i < n; i++)
+        xp_policy_use(r->policy, &r->clock, &l->history[experts[i]], picks ? picks[i] : 1,
+                      l->slot_of[experts[i]] >= 0);
+}
+
+int xp_res_place(xp_residency *r, int layer_index, int expert, bool evict) {
+    layer *l = &r->layers[layer_index];
+    size_class *k = &r->classes[l->is.size_class];
+    if (l->slot_of[expert] >= 0) return -1;
+    bool room = k->n_empty && l->n_held < l->is.slots;
+    int victim = room || !evict ? -1 : cheapest_of(r, l);
+    if (!room && (victim < 0 || key_of(r, &r->slots[victim]) >= l->history[expert].key)) return -1;
+    int s = room ? k->empty[--k->n_empty] : victim;
+    if (!room) take_out(r, s);
+    put_in(r, s, layer_index, expert);
+    return s;
+}
+
+int xp_res_keep(xp_residency *r, int layer_index, const int *experts, int n) {
+    layer *l = &r->layers[layer_index];
+    int most = l->is.slots - l->is.top_k;
+    memset(l->kept, 0, (size_t)l->is.n_experts * sizeof *l->kept);
+    l->n_kept = 0;
+    l->stale = true;
+    for (int i = 0; i < n && l->n_kept < most; i++) {
+        l->n_kept += !l->kept[experts[i]];
+        l->kept[experts[i]] = true;
+    }
+    return l->n_kept;
+}
+
+bool xp_res_is_kept(const xp_residency *r, int l, int expert) {
+    return r->layers[l].kept[expert];
+}
+
+int xp_res_rank(const xp_residency *r, int layer_index, int *experts) {
+    const layer *l = &r->layers[layer_index];
+    for (int i = 0; i < l->n_held; i++) { /* insertion sort: once a save */
+        int e = r->slots[l->held[i]].expert, at = i;
+        for (; at > 0 && l->history[experts[at - 1]].key < l->history[e].key; at--)
+            experts[at] = experts[at - 1];
+        experts[at] = e;
+    }
+    return l->n_held;
+}
+
+const xp_history *xp_res_history(const xp_residency *r, int l, int expert) {
+    return &r->layers[l].history[expert];
+}
+
+void xp_res_set_history(xp_residency *r, int l, int expert, const xp_history *h) {
+    r->layers[l].history[expert] = *h;
+    r->layers[l].stale = true;
+}
+
+const xp_clock *xp_res_clock(const xp_residency *r) {
+    return &r->clock;
 }
 
 void xp_res_set_busy(xp_residency *r, int index, bool busy) {

@@ -34,6 +34,7 @@ void xp_res_begin_step(xp_residency *r, int tokens, bool prefill);
  * layer cannot hold n at once. */
 bool xp_res_acquire(xp_residency *r, int layer, const int *experts, const int *picks, int n,
                     int *slots, bool *hits);
+void xp_res_pin(xp_residency *r, int slot);
 void xp_res_unpin(xp_residency *r, int slot);
 
 /* A slot for an expert that was only guessed (not pinned, first to go while the guess is open), or
@@ -48,6 +49,24 @@ void xp_res_drop(xp_residency *r, int slot);
 
 int xp_res_slot_of(const xp_residency *r, int layer, int expert); /* -1: not resident */
 void xp_res_content(const xp_residency *r, int slot, int *layer, int *expert); /* -1: empty */
+
+/* Note the use of experts without fetching any (a fixed resident set). */
+void xp_res_use(xp_residency *r, int layer, const int *experts, const int *picks, int n);
+
+/* A slot for an expert outside xp_res_acquire, not pinned: an empty one or, with evict, that of the
+ * cheapest expert if it is worth less. -1: none. */
+int xp_res_place(xp_residency *r, int layer, int expert, bool evict);
+
+/* Keep these experts whatever happens: the first of the list, as many as leave top_k slots of the
+ * layer's share free. Replaces earlier pins; returns how many are kept. */
+int xp_res_keep(xp_residency *r, int layer, const int *experts, int n);
+bool xp_res_is_kept(const xp_residency *r, int layer, int expert);
+
+/* Resident experts of the layer, the most worth keeping first: experts[n_experts]; how many. */
+int xp_res_rank(const xp_residency *r, int layer, int *experts);
+const xp_history *xp_res_history(const xp_residency *r, int layer, int expert);
+void xp_res_set_history(xp_residency *r, int layer, int expert, const xp_history *h);
+const xp_clock *xp_res_clock(const xp_residency *r);
 
 /* Most experts that xp_res_acquire can hold for a layer at once. */
 int xp_res_max_held(const xp_residency *r, int layer);

@@ -10,11 +10,14 @@ typedef struct cli_verb {
     const char *name;
     const char *summary; /* one line for `flash-moe --help` */
     cli_verb_fn *run;
+    const struct cli_spec *spec; /* options and help (options.h); NULL: the verb parses itself */
 } cli_verb;
 
 /* The table of all verbs, ended by a NULL name. */
 extern const cli_verb cli_verbs[];
 
-cli_verb_fn cmd_version;
+extern const struct cli_spec spec_completion, spec_version;
+
+cli_verb_fn cmd_completion, cmd_version;
 
 #endif

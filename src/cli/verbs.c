@@ -3,6 +3,8 @@
 #include <stddef.h>
 
 const cli_verb cli_verbs[] = {
-    {"version", "print the version", cmd_version},
-    {NULL, NULL, NULL},
+    {"version", "print the version", cmd_version, &spec_version},
+    {"completion", "print a completion script for bash, zsh or fish", cmd_completion,
+     &spec_completion},
+    {NULL, NULL, NULL, NULL},
 };

@@ -49,9 +49,9 @@ typedef enum en_warmup {
 } en_warmup;
 
 typedef struct en_options {
-    const char *model; /* a folder; required */
+    const char *model;     /* a folder; required */
     const char *tokenizer; /* folder or tokenizer.json instead of the model's; NULL: its own */
-    bool no_tokenizer; /* open without one even when it is there (score, bench) */
+    bool no_tokenizer;     /* open without one even when it is there (score, bench) */
 
     uint64_t memory;   /* ceiling on the process; 0: the planner's */
     int capacity;      /* expert slots a layer; -1: by memory */

@@ -13,11 +13,12 @@
 
 /* What the machine allows. */
 typedef struct en_machine {
-    uint64_t ram_bytes;     /* physical memory, or --sim-ram */
-    uint64_t limit_bytes;   /* the tightest of RAM and cgroup limits */
-    uint64_t reserve_bytes; /* left to the kernel and other programs */
-    uint64_t ceiling_bytes; /* limit - reserve */
-    char limited_by[128];   /* "RAM", "--sim-ram" or the cgroup file that sets the limit */
+    uint64_t ram_bytes;       /* physical memory, or --sim-ram */
+    uint64_t available_bytes; /* what could be taken now without pushing others out */
+    uint64_t limit_bytes;     /* the tightest of RAM and cgroup limits */
+    uint64_t reserve_bytes;   /* left to the kernel and other programs */
+    uint64_t ceiling_bytes;   /* limit - reserve */
+    char limited_by[128];     /* "RAM", "--sim-ram" or the cgroup file that sets the limit */
 } en_machine;
 
 /* sim_ram 0: this machine. Reads /proc and /sys; never fails (unknown limits do not limit). */

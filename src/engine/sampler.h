@@ -55,9 +55,12 @@ void en_sampler_free(en_sampler *sampler);
  * for all three. */
 fm_status en_sampler_accept(en_sampler *sampler, int32_t id, bool generated, fm_error *err);
 
-/* Choose from logits[vocab], which are changed. A NaN, or nothing left to choose from, is
- * FM_E_NUMERIC. Does not accept the token. */
-fm_status en_sampler_pick(en_sampler *sampler, float *logits, int32_t *id, fm_error *err);
+/* Choose from logits[vocab], which are changed. scratch: en_sampler_scratch(vocab) bytes that many
+ * samplers of one thread may share. A NaN, or nothing left to choose from, is FM_E_NUMERIC. Does
+ * not accept the token. */
+size_t en_sampler_scratch(int vocab);
+fm_status en_sampler_pick(en_sampler *sampler, float *logits, void *scratch, int32_t *id,
+                          fm_error *err);
 
 /* The logprob of `id` and the `n` most probable tokens, in falling order, of raw logits. */
 void en_logprobs(const float *logits, int vocab, int32_t id, float *logprob, en_logprob *top,

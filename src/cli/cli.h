@@ -18,6 +18,9 @@ extern const cli_verb cli_verbs[];
 
 extern const struct cli_spec spec_completion, spec_version;
 
+extern const struct cli_spec spec_list, spec_pull, spec_rm;
+cli_verb_fn cmd_list, cmd_pull, cmd_rm;
+
 cli_verb_fn cmd_completion, cmd_version;
 
 #endif

@@ -2,6 +2,8 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "cli/download.h"
+#include "hub/hub.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -10,16 +12,14 @@
 
 #define BUNDLED "flash-moe-tiny"
 
-void cli_model_free(cli_model *m)
-{
+void cli_model_free(cli_model *m) {
     bs_free(m->folder);
     bs_free(m->name);
     *m = (cli_model){0};
 }
 
 /* The last component, "model" for "/", "." and the like. */
-static char *folder_name(const char *folder)
-{
+static char *folder_name(const char *folder) {
     size_t end = strlen(folder);
     while (end && folder[end - 1] == '/') end--;
     size_t start = end;
@@ -28,8 +28,7 @@ static char *folder_name(const char *folder)
     return bs_strndup(folder + start, end - start);
 }
 
-static fm_status use_folder(const char *folder, cli_model *out, fm_error *err)
-{
+static fm_status use_folder(const char *folder, cli_model *out, fm_error *err) {
     out->folder = bs_strdup(folder);
     out->name = folder_name(folder);
     if (out->folder && out->name) return FM_OK;
@@ -37,8 +36,7 @@ static fm_status use_folder(const char *folder, cli_model *out, fm_error *err)
     return fm_fail_nomem(err, "naming the model");
 }
 
-static bool has_config(const char *folder)
-{
+static bool has_config(const char *folder) {
     char *config = bs_path_join(folder, "config.json");
     bool found = config && bs_is_file(config);
     bs_free(config);
@@ -46,16 +44,14 @@ static bool has_config(const char *folder)
 }
 
 /* The folder the running program lies in, or "" where the system does not tell. */
-static void program_folder(char *out, size_t size)
-{
+static void program_folder(char *out, size_t size) {
     ssize_t n = readlink("/proc/self/exe", out, size - 1);
     out[n > 0 ? n : 0] = 0;
     char *slash = strrchr(out, '/');
     *(slash ? slash : out) = 0;
 }
 
-static fm_status find_bundled(cli_model *out, fm_error *err)
-{
+static fm_status find_bundled(cli_model *out, fm_error *err) {
     static const char *const beside[] = {"../models", "../share/flash-moe/models"};
     char program[4096];
     program_folder(program, sizeof program);
@@ -79,12 +75,48 @@ static fm_status find_bundled(cli_model *out, fm_error *err)
     return status;
 }
 
-fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, fm_error *err)
-{
-    (void)flags;
+/* Not in the cache: survey, and unless a config is enough, ask and download. */
+static fm_status fetch_model(const hb_config *c, const hb_id *id, const char *typed, unsigned flags,
+                             char **folder, fm_error *err) {
+    hb_survey survey;
+    char *command = bs_sprintf("flash-moe pull %s --yes", typed);
+    fm_status status = command ? cli_survey(c, id, &survey, err) : fm_fail_nomem(err, typed);
+    if (!status) {
+        if (!(flags & CLI_RESOLVE_CONFIG))
+            status = cli_download(c, &survey, flags & CLI_RESOLVE_YES, command, err);
+        if (!status) {
+            *folder = survey.folder;
+            survey.folder = NULL;
+        }
+        hb_survey_free(&survey);
+    }
+    bs_free(command);
+    return status;
+}
+
+static fm_status use_hub_model(const char *typed, unsigned flags, cli_model *out, fm_error *err) {
+    hb_id id;
+    hb_config config;
+    fm_status status = hb_parse_id(typed, &id, err);
+    if (status) return status;
+    status = hb_config_from_env(&config, err);
+    if (status) return status;
+    status = hb_find(&config, &id, !(flags & CLI_RESOLVE_CONFIG), &out->folder, err);
+    if (status == FM_E_NOT_FOUND)
+        status = fetch_model(&config, &id, typed, flags, &out->folder, err);
+    hb_config_free(&config);
+    if (!status && !(out->name = bs_strdup(id.repo))) status = fm_fail_nomem(err, typed);
+    if (status) cli_model_free(out);
+    return status;
+}
+
+fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, fm_error *err) {
     *out = (cli_model){0};
     if (!model || !*model) model = getenv("FLASH_MOE_MODEL");
     if (!model || !*model) return find_bundled(out, err);
     if (bs_is_dir(model)) return use_folder(model, out, err);
-    return fm_fail(err, FM_E_NOT_FOUND, "%s: no such model folder", model);
+    if (hb_is_id(model)) return use_hub_model(model, flags, out, err);
+    return fm_fail(err, FM_E_NOT_FOUND,
+                   "'%s' is neither a model folder nor a hub id (org/name or org/name@revision)",
+                   model);
 }

@@ -10,8 +10,9 @@ typedef struct cli_model {
 } cli_model;
 
 enum {
-    CLI_RESOLVE_YES = 1,    /* --yes: download without asking */
-    CLI_RESOLVE_CONFIG = 2, /* config.json is enough (plan): weights are neither needed nor fetched */
+    CLI_RESOLVE_YES = 1, /* --yes: download without asking */
+    CLI_RESOLVE_CONFIG =
+        2, /* config.json is enough (plan): weights are neither needed nor fetched */
 };
 
 /* model is

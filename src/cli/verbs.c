@@ -3,6 +3,9 @@
 #include <stddef.h>
 
 const cli_verb cli_verbs[] = {
+    {"pull", "download a model from the hub: resumable, verified", cmd_pull, &spec_pull},
+    {"list", "list the models in the hub cache", cmd_list, &spec_list},
+    {"rm", "remove models from the hub cache", cmd_rm, &spec_rm},
     {"version", "print the version", cmd_version, &spec_version},
     {"completion", "print a completion script for bash, zsh or fish", cmd_completion,
      &spec_completion},

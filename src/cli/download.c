@@ -1,0 +1,156 @@
+#include "cli/download.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+cli_size_text cli_format_size(uint64_t bytes) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+    cli_size_text s;
+    double x = (double)bytes;
+    size_t unit = 0;
+    while (x >= 999.5 && unit + 1 < sizeof units / sizeof *units) x /= 1000, unit++;
+    snprintf(s.text, sizeof s.text, "%.*f %s", unit && x < 99.95 ? 1 : 0, x, units[unit]);
+    return s;
+}
+
+bool cli_can_ask(void) {
+    return isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
+}
+
+bool cli_ask(const char *question) {
+    char answer[64];
+    fprintf(stderr, "%s [y/N] ", question);
+    fflush(stderr);
+    if (!fgets(answer, sizeof answer, stdin)) return fputc('\n', stderr), false;
+    answer[strcspn(answer, "\r\n")] = 0;
+    return !strcasecmp(answer, "y") || !strcasecmp(answer, "yes");
+}
+
+/* Ctrl-C sets a flag that the hub looks at; the state before is put back afterwards. */
+static volatile sig_atomic_t interrupted;
+
+static void note_interrupt(int number) {
+    (void)number;
+    interrupted = 1;
+}
+
+static bool was_interrupted(void *arg) {
+    (void)arg;
+    return interrupted;
+}
+
+static void catch_interrupts(struct sigaction *before) {
+    struct sigaction catch = {.sa_handler = note_interrupt};
+    interrupted = 0;
+    sigaction(SIGINT, &catch, before);
+}
+
+/* The two lines at the bottom of the terminal. */
+typedef struct display {
+    bool terminal;
+    bool drawn;
+    int width;
+    double last_time, rate; /* bytes a second, smoothed over some seconds */
+    uint64_t last_received;
+} display;
+
+static int terminal_width(void) {
+    struct winsize w;
+    return !ioctl(STDERR_FILENO, TIOCGWINSZ, &w) && w.ws_col > 20 ? w.ws_col : 80;
+}
+
+static void update_rate(display *d, uint64_t received) {
+    double now = bs_now(), passed = now - d->last_time;
+    if (passed < 0.05) return;
+    double rate = (double)(received - d->last_received) / passed;
+    double keep = d->rate > 0 ? exp(-passed / 3) : 0;
+    d->rate = d->last_time > 0 ? d->rate * keep + rate * (1 - keep) : 0;
+    d->last_time = now;
+    d->last_received = received;
+}
+
+static void format_eta(char *out, size_t size, const display *d, const hb_progress *p) {
+    double left = d->rate > 1 ? (double)(p->total_size - p->total_done) / d->rate : -1;
+    if (left < 0 || left > 99 * 3600.0)
+        snprintf(out, size, "--");
+    else if (left >= 3600)
+        snprintf(out, size, "%dh %02dm", (int)(left / 3600), (int)(left / 60) % 60);
+    else
+        snprintf(out, size, "%dm %02ds", (int)(left / 60), (int)left % 60);
+}
+
+static void format_file(char *out, size_t size, const hb_progress *p) {
+    static const char *const doing[] = {[HB_WAITING] = "another download has it, waiting",
+                                        [HB_CHECKING] = "checking what is there",
+                                        [HB_FETCHING] = "",
+                                        [HB_RETRYING] = "",
+                                        [HB_DONE] = "done"};
+    double percent = p->file_size ? 100.0 * (double)p->file_done / (double)p->file_size : 100;
+    snprintf(out, size, "[%zu/%zu] %s  %s of %s  %.0f%%  %s%s%s", p->index + 1, p->n_files, p->file,
+             cli_format_size(p->file_done).text, cli_format_size(p->file_size).text, percent,
+             doing[p->phase], p->note ? "trying again: " : "", p->note ? p->note : "");
+}
+
+static void show(void *arg, const hb_progress *p) {
+    display *d = arg;
+    char file[512], total[256], eta[32];
+    if (!d->terminal) return;
+    update_rate(d, p->received);
+    d->width = terminal_width();
+    format_file(file, sizeof file, p);
+    format_eta(eta, sizeof eta, d, p);
+    snprintf(total, sizeof total, "%s of %s  %.0f%%  %s/s  ETA %s",
+             cli_format_size(p->total_done).text, cli_format_size(p->total_size).text,
+             p->total_size ? 100.0 * (double)p->total_done / (double)p->total_size : 100.0,
+             cli_format_size((uint64_t)d->rate).text, eta);
+    /* Cursor rests at the end of the total; a file that is done leaves its line above. */
+    if (d->drawn) fputs("\r\033[A", stderr);
+    fprintf(stderr, "\r\033[K%.*s\n\033[K%.*s", d->width - 1, file, d->width - 1, total);
+    if (p->phase == HB_DONE && p->index + 1 < p->n_files) fputc('\n', stderr);
+    d->drawn = p->phase != HB_DONE;
+    fflush(stderr);
+}
+
+fm_status cli_survey(const hb_config *c, const hb_id *id, hb_survey *out, fm_error *err) {
+    struct sigaction before;
+    hb_hooks hooks = {.cancelled = was_interrupted};
+    catch_interrupts(&before);
+    fm_status status = hb_survey_model(c, id, &hooks, out, err);
+    sigaction(SIGINT, &before, NULL);
+    return status;
+}
+
+static fm_status ask_first(const hb_survey *s, const char *command, fm_error *err) {
+    char question[512];
+    cli_size_text size = cli_format_size(s->missing_bytes);
+    if (!cli_can_ask())
+        return fm_fail(err, FM_E_NOT_FOUND,
+                       "%s is not in the cache and %s must be fetched; to do so: %s", s->id.repo,
+                       size.text, command);
+    snprintf(question, sizeof question, "%s: fetch %s?", s->id.repo, size.text);
+    return cli_ask(question) ? FM_OK : fm_fail(err, FM_E_CANCELLED, "nothing was fetched");
+}
+
+fm_status cli_download(const hb_config *c, hb_survey *s, bool yes, const char *command,
+                       fm_error *err) {
+    struct sigaction before;
+    display d = {.terminal = isatty(STDERR_FILENO)};
+    hb_hooks hooks = {.arg = &d, .cancelled = was_interrupted, .progress = show};
+    if (s->missing_bytes && !yes) {
+        fm_status status = ask_first(s, command, err);
+        if (status) return status;
+    }
+    catch_interrupts(&before);
+    fm_status status = hb_pull(c, s, &hooks, err);
+    sigaction(SIGINT, &before, NULL);
+    if (d.drawn || d.last_time > 0) fputc('\n', stderr);
+    return status;
+}

@@ -175,6 +175,17 @@ fm_status xp_acquire(xp_cache *c, int layer, const int *experts, const int *pick
     return FM_OK;
 }
 
+/* A packed record is checked the first time it is used. A bad one counts as not loaded. */
+static bool is_damaged(xp_cache *c, xp_slot *slot, int layer, int expert) {
+    if (!c->pack) return false;
+    bool *unchecked = &c->unchecked[c->first_record[layer] + (size_t)expert];
+    if (*unchecked && xp_pack_check(c->pack, layer, expert, slot->memory, NULL))
+        slot->loaded = false;
+    else
+        *unchecked = false;
+    return *unchecked;
+}
+
 int xp_ready(xp_cache *c, xp_ticket *tickets, int n) {
     xp_reader_poll(c->reader);
     for (int i = 0; i < n; i++) {
@@ -185,9 +196,9 @@ int xp_ready(xp_cache *c, xp_ticket *tickets, int n) {
             atomic_load_explicit(&slot->job->state, memory_order_acquire) != XP_JOB_DONE)
             continue;
         xp_settle(c, t->slot);
-        if (!slot->loaded) continue;
         int layer = t->layer, expert = t->expert;
         if (t->missing) xp_res_content(c->residency, t->slot, &layer, &expert);
+        if (!slot->loaded || is_damaged(c, slot, layer, expert)) continue;
         xp_view(&c->source.layers[layer], expert, slot->memory, &t->view);
         t->taken = true;
         return i;
@@ -204,6 +215,8 @@ static fm_status find_failure(xp_cache *c, const xp_ticket *tickets, int n, fm_e
         if (slot->job && atomic_load(&slot->job->state) != XP_JOB_FAILED) continue;
         fm_error found = {.code = FM_E_IO, .message = "its read has failed before"};
         if (slot->job) found = slot->job->error;
+        else if (c->pack) /* it came, and it is damaged: say so in full */
+            xp_pack_check(c->pack, tickets[i].layer, tickets[i].expert, slot->memory, &found);
         xp_settle(c, tickets[i].slot);
         return fm_fail(err, found.code, "expert %d of MoE layer %d: %s", tickets[i].expert,
                        tickets[i].layer, found.message);

@@ -3,6 +3,7 @@
 #define EXPERTS_CACHE_H
 
 #include "experts/fixed.h"
+#include "experts/pack.h"
 #include "experts/reader.h"
 #include "experts/residency.h"
 
@@ -42,6 +43,9 @@ typedef struct xp_wanted {
 struct xp_cache {
     xp_source source;
     xp_options options;
+    xp_pack *pack;        /* NULL: the original files */
+    bool *unchecked;      /* [all experts] packed: the record's checksum was not looked at yet */
+    size_t *first_record; /* [n_layers] index of a layer's expert 0 in there */
     bool lazy; /* capacity 0: nothing stays */
     xp_residency *residency;
     xp_reader *reader;

@@ -2,6 +2,7 @@
 #include "experts/cache.h"
 
 #include "base/mem.h"
+#include "experts/pack_format.h"
 
 #include <errno.h>
 #include <string.h>
@@ -22,17 +23,17 @@ static int most_per_token(const xp_source *source) {
 static uint64_t largest_slot(const xp_source *source) {
     uint64_t most = 0;
     for (int l = 0; l < source->n_layers; l++) {
-        uint64_t bytes = xp_layer_slot_bytes(&source->layers[l]);
+        uint64_t bytes = xp_slot_bytes(source, l, options);
         if (bytes > most) most = bytes;
     }
     return most;
 }
 
 uint64_t xp_floor_bytes(const xp_source *source, const xp_options *options) {
-    if (options->capacity == 0) return (uint64_t)most_per_token(source) * largest_slot(source);
+    if (options->capacity == 0) return (uint64_t)most_per_token(source) * largest_slot(source, options);
     uint64_t sum = 0;
     for (int l = 0; l < source->n_layers; l++)
-        sum += (uint64_t)source->layers[l].top_k * xp_layer_slot_bytes(&source->layers[l]);
+        sum += (uint64_t)source->layers[l].top_k * xp_slot_bytes(source, l, options);
     return sum;
 }
 
@@ -79,7 +80,7 @@ fm_status xp_share_slots(const xp_source *source, const xp_options *options, int
     uint64_t *bytes = bs_calloc((size_t)source->n_layers, sizeof *bytes);
     if (!bytes) return fm_fail_nomem(err, "expert slots");
     for (int l = 0; l < source->n_layers; l++) {
-        bytes[l] = xp_layer_slot_bytes(&source->layers[l]);
+        bytes[l] = xp_slot_bytes(source, l, options);
         shares[l] = source->layers[l].top_k;
     }
     fill_shares(source, bytes, options->slot_bytes - floor, shares);
@@ -176,6 +177,23 @@ static fm_status open_reader(xp_cache *c, fm_error *err) {
     return xp_reader_open(&o, &c->reader, err);
 }
 
+/* From here on the records of the store are the source. */
+static fm_status open_pack(xp_cache *c, fm_error *err)
+{
+    fm_status status = xp_pack_open(c->options.pack_dir, &c->source, &c->pack, err);
+    if (status) return status;
+    c->source = *xp_pack_source(c->pack);
+    size_t records = 0;
+    for (int l = 0; l < c->source.n_layers; l++) records += (size_t)c->source.layers[l].n_experts;
+    c->unchecked = bs_malloc(records);
+    c->first_record = bs_calloc((size_t)c->source.n_layers, sizeof *c->first_record);
+    if (!c->unchecked || !c->first_record) return fm_fail_nomem(err, "expert cache");
+    memset(c->unchecked, 1, records);
+    for (int l = 1; l < c->source.n_layers; l++)
+        c->first_record[l] = c->first_record[l - 1] + (size_t)c->source.layers[l - 1].n_experts;
+    return FM_OK;
+}
+
 fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache **out,
                   fm_error *err) {
     fm_status status = xp_check_source(source, err);
@@ -185,7 +203,8 @@ fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache *
     c->source = *source;
     c->options = *options;
     c->lazy = options->capacity == 0;
-    status = open_scratch(c, err);
+    if (options->pack_dir) status = open_pack(c, err);
+    if (!status) status = open_scratch(c, err);
     if (!status) status = open_slots(c, err);
     if (!status) status = open_reader(c, err);
     if (status) {
@@ -207,5 +226,8 @@ void xp_close(xp_cache *c) {
     bs_free(c->jobs);
     bs_free(c->scratch_slots);
     bs_free(c->scratch_hits);
+    bs_free(c->unchecked);
+    bs_free(c->first_record);
+    xp_pack_close(c->pack);
     bs_free(c);
 }

@@ -92,9 +92,20 @@ void xp_view(const xp_layer *layer, int expert, char *slot, xp_expert *out) {
     }
 }
 
+/* Does every expert lie in its blocks as expert 0 does? True for packed records. */
+static bool all_alike(const xp_layer *layer) {
+    for (int p = 0; p < XP_PROJECTIONS; p++)
+        for (int s = 0; s < XP_PARTS; s++) {
+            const xp_part *part = &layer->part[p][s];
+            if (part->bytes && (part->each || part->stride % XP_BLOCK)) return false;
+        }
+    return true;
+}
+
 size_t xp_layer_slot_bytes(const xp_layer *layer) {
+    int n = all_alike(layer) ? 1 : layer->n_experts;
     size_t most = 0;
-    for (int e = 0; e < layer->n_experts; e++) {
+    for (int e = 0; e < n; e++) {
         xp_placement place;
         xp_place(layer, e, &place);
         if (place.bytes > most) most = place.bytes;

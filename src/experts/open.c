@@ -20,7 +20,7 @@ static int most_per_token(const xp_source *source) {
     return most;
 }
 
-static uint64_t largest_slot(const xp_source *source) {
+static uint64_t largest_slot(const xp_source *source, const xp_options *options) {
     uint64_t most = 0;
     for (int l = 0; l < source->n_layers; l++) {
         uint64_t bytes = xp_slot_bytes(source, l, options);
@@ -91,9 +91,9 @@ fm_status xp_share_slots(const xp_source *source, const xp_options *options, int
 /* Layers with slots of one size form a class; with capacity 0 one scratch serves all. */
 static void classify(const xp_cache *c, xp_res_layer *layers, uint64_t *class_bytes) {
     int n_classes = 0;
+    uint64_t scratch = c->lazy ? largest_slot(&c->source, &c->options) : 0;
     for (int l = 0; l < c->source.n_layers; l++) {
-        uint64_t bytes =
-            c->lazy ? largest_slot(&c->source) : xp_layer_slot_bytes(&c->source.layers[l]);
+        uint64_t bytes = c->lazy ? scratch : xp_layer_slot_bytes(&c->source.layers[l]);
         int k = 0;
         while (k < n_classes && class_bytes[k] != bytes) k++;
         if (k == n_classes) class_bytes[n_classes++] = bytes;

@@ -90,7 +90,7 @@ static json_t *file_json(const char *path, fm_error *err)
         if (fd >= 0) close(fd);
         return NULL;
     }
-    uint32_t crc;
+    uint32_t crc = 0;
     fm_status status = header_crc(fd, path, (uint64_t)st.st_size, &crc, err);
     close(fd);
     if (status) return NULL;

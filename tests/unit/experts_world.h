@@ -49,6 +49,8 @@ static void describe(world *w) {
                                        .group = 64,
                                        .rows = ROWS,
                                        .cols = COLS,
+                                       .row_bytes = COLS / 2,
+                                       .scale_row_bytes = 2,
                                        .scale_type = KN_BF16};
             size_t bytes[XP_PARTS] = {CODES, SCALES, SCALES, p == 2 ? ROWS * 4 : 0};
             for (int s = 0; s < XP_PARTS; s++) {

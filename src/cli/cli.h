@@ -22,5 +22,8 @@ extern const struct cli_spec spec_list, spec_pull, spec_rm;
 cli_verb_fn cmd_list, cmd_pull, cmd_rm;
 
 cli_verb_fn cmd_completion, cmd_version;
+cli_verb_fn cmd_detokenize;
+cli_verb_fn cmd_tokenize;
+cli_verb_fn cmd_version;
 
 #endif

@@ -10,4 +10,8 @@ const cli_verb cli_verbs[] = {
     {"completion", "print a completion script for bash, zsh or fish", cmd_completion,
      &spec_completion},
     {NULL, NULL, NULL, NULL},
+    {"detokenize", "token ids to text", cmd_detokenize},
+    {"tokenize", "text to token ids", cmd_tokenize},
+    {"version", "print the version", cmd_version},
+    {NULL, NULL, NULL},
 };

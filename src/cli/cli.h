@@ -22,8 +22,9 @@ extern const struct cli_spec spec_list, spec_pull, spec_rm;
 cli_verb_fn cmd_list, cmd_pull, cmd_rm;
 
 cli_verb_fn cmd_completion, cmd_version;
-cli_verb_fn cmd_detokenize;
-cli_verb_fn cmd_tokenize;
-cli_verb_fn cmd_version;
+
+extern const struct cli_spec spec_tokenize, spec_detokenize;
+
+cli_verb_fn cmd_tokenize, cmd_detokenize;
 
 #endif

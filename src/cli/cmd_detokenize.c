@@ -2,18 +2,27 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/text_common.h"
-#include "text/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] =
-    "usage: flash-moe detokenize [MODEL | --tokenizer DIR|FILE] [--skip-special] < IDS\n"
-    "       flash-moe detokenize --json < LINES     [ids] -> \"text\"\n\n"
-    "Prints the text of ids, which are separated by spaces, commas or newlines.\n"
-    "  --skip-special    leave special tokens out\n"
-    "  --json            a JSON value a line in and out\n";
+static const cli_option options[] = {
+    {"tokenizer", 0, CLI_FILE, "DIR|FILE", 0, 0, "this tokenizer instead of the model's"},
+    {"file", 'f', CLI_FILE, "FILE", 0, 0, "read the ids from a file; default: stdin"},
+    {"skip-special", 0, CLI_FLAG, NULL, 0, 0, "leave special tokens out"},
+    {"json", 0, CLI_FLAG, NULL, 0, 0, "a JSON value a line: [ids] in, \"text\" out"},
+    {0},
+};
+static const cli_group text_group = {"Text", options, false};
+
+const cli_spec spec_detokenize = {
+    .arguments = "[MODEL]",
+    .most = 1,
+    .about = "Prints the text of token ids, which are separated by spaces, commas or newlines.",
+    .examples = "  echo 42 2781 2925 | flash-moe detokenize\n",
+    .groups = {&cli_group_model, &text_group},
+};
 
 static fm_status put_id(tx_ids *ids, long long id, fm_error *err)
 {
@@ -50,12 +59,13 @@ static fm_status json_ids(const bs_buf *line, tx_ids *ids, fm_error *err)
     return status;
 }
 
-static int answer(const tx_tokenizer *t, const cli_text_options *o, const tx_ids *ids)
+static int answer(const tx_tokenizer *t, const cli_args *a, const tx_ids *ids)
 {
     bs_buf text = {0};
     fm_error err;
-    fm_status status = tx_decode(t, ids->data, ids->length, o->skip_special, &text, &err);
-    if (!status && o->json) {
+    bool skip = cli_has(a, "skip-special"), json = cli_has(a, "json");
+    fm_status status = tx_decode(t, ids->data, ids->length, skip, &text, &err);
+    if (!status && json) {
         json_t *v = json_stringn(text.data ? text.data : "", text.length);
         cli_print_json(v);
         json_decref(v);
@@ -64,24 +74,24 @@ static int answer(const tx_tokenizer *t, const cli_text_options *o, const tx_ids
         putchar('\n');
     }
     bs_buf_free(&text);
-    return status ? cli_text_fail(&err) : 0;
+    return status ? cli_fail(&err) : 0;
 }
 
-static int all(const tx_tokenizer *t, const cli_text_options *o)
+static int all(const tx_tokenizer *t, const cli_args *a)
 {
     bs_buf in = {0};
     tx_ids ids = {0};
     fm_error err;
     int rc = 0;
-    if (o->json) {
-        while (!rc && cli_read_line(&in)) {
-            if (!in.length) continue;
-            ids.length = 0;
-            rc = json_ids(&in, &ids, &err) ? cli_text_fail(&err) : answer(t, o, &ids);
-        }
-    } else {
-        cli_read_all(&in);
-        rc = plain_ids(in.data ? in.data : "", &ids, &err) ? cli_text_fail(&err) : answer(t, o, &ids);
+    while (cli_has(a, "json") && !rc && cli_read_line(&in)) {
+        if (!in.length) continue;
+        ids.length = 0;
+        rc = json_ids(&in, &ids, &err) ? cli_fail(&err) : answer(t, a, &ids);
+    }
+    if (!cli_has(a, "json")) {
+        fm_status status = cli_read_input(cli_text(a, "file", NULL), &in, &err);
+        if (!status) status = plain_ids(in.data ? in.data : "", &ids, &err);
+        rc = status ? cli_fail(&err) : answer(t, a, &ids);
     }
     tx_ids_free(&ids);
     bs_buf_free(&in);
@@ -90,14 +100,16 @@ static int all(const tx_tokenizer *t, const cli_text_options *o)
 
 int cmd_detokenize(int argc, char **argv)
 {
-    cli_text_options o;
+    cli_args args;
     tx_tokenizer *t = NULL;
+    char *path = NULL;
     fm_error err;
-    if (!cli_text_options_parse(argc, argv, usage, &o)) return 2;
-    if (o.help) return 0;
-    if (!cli_text_find_tokenizer(&o)) return 1;
-    int rc = tx_tokenizer_open(o.tokenizer, &t, &err) ? cli_text_fail(&err) : all(t, &o);
+    int rc = cli_parse(&spec_detokenize, argc, argv, &args);
+    if (rc >= 0) return rc;
+    fm_status status = cli_tokenizer_path(&args, &path, &err);
+    if (!status) status = tx_tokenizer_open(path, &t, &err);
+    rc = status ? cli_fail(&err) : all(t, &args);
     tx_tokenizer_free(t);
-    cli_text_options_free(&o);
+    bs_free(path);
     return rc;
 }

@@ -1,18 +1,29 @@
 /* flash-moe tokenize: text to token ids. */
-#include "base/file.h"
+#include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/text_common.h"
-#include "text/tokenizer.h"
 
 #include <stdio.h>
-#include <string.h>
 
-static const char usage[] =
-    "usage: flash-moe tokenize [MODEL | --tokenizer DIR|FILE] [-p TEXT | -f FILE | < FILE]\n"
-    "       flash-moe tokenize --json < LINES     {\"text\":..,\"special\":bool} -> [ids]\n\n"
-    "Prints the ids of a text, separated by spaces.\n"
-    "  --special    add what the model's post-processor adds (BOS)\n"
-    "  --json       a JSON value a line in and out\n";
+static const cli_option options[] = {
+    {"tokenizer", 0, CLI_FILE, "DIR|FILE", 0, 0, "this tokenizer instead of the model's"},
+    {"text", 'p', CLI_TEXT, "TEXT", 0, 0, "the text; default: stdin"},
+    {"file", 'f', CLI_FILE, "FILE", 0, 0, "read the text from a file"},
+    {"special", 0, CLI_FLAG, NULL, 0, 0, "add what the model's post-processor adds (BOS)"},
+    {"json", 0, CLI_FLAG, NULL, 0, 0,
+     "a JSON value a line: {\"text\":..,\"special\":bool} in, [ids] out"},
+    {0},
+};
+static const cli_group text_group = {"Text", options, false};
+
+const cli_spec spec_tokenize = {
+    .arguments = "[MODEL]",
+    .most = 1,
+    .about = "Prints the token ids of a text, as the model's own tokenizer gives them.",
+    .examples = "  flash-moe tokenize -p 'Hello, world'\n"
+                "  flash-moe tokenize --tokenizer tokenizer.json --json < lines.jsonl\n",
+    .groups = {&cli_group_model, &text_group},
+};
 
 static int print_ids(const tx_ids *ids, bool json)
 {
@@ -23,18 +34,17 @@ static int print_ids(const tx_ids *ids, bool json)
     return 0;
 }
 
-static int one_text(const tx_tokenizer *t, const cli_text_options *o)
+static int one_text(const tx_tokenizer *t, const cli_args *a)
 {
     bs_buf text = {0};
     tx_ids ids = {0};
     fm_error err;
     fm_status status = FM_OK;
-    if (o->text) bs_buf_puts(&text, o->text);
-    else if (o->file) status = bs_read_file(o->file, SIZE_MAX / 2, &text, &err);
-    else if (!cli_read_all(&text)) status = fm_fail(&err, FM_E_IO, "cannot read the text from stdin");
-    if (!status)
-        status = tx_encode(t, text.data ? text.data : "", text.length, o->special ? TX_ADD_SPECIAL : 0, &ids, &err);
-    int rc = status ? cli_text_fail(&err) : print_ids(&ids, false);
+    unsigned flags = cli_has(a, "special") ? TX_ADD_SPECIAL : 0;
+    if (cli_has(a, "text")) bs_buf_puts(&text, cli_text(a, "text", ""));
+    else status = cli_read_input(cli_text(a, "file", NULL), &text, &err);
+    if (!status) status = tx_encode(t, text.data ? text.data : "", text.length, flags, &ids, &err);
+    int rc = status ? cli_fail(&err) : print_ids(&ids, false);
     tx_ids_free(&ids);
     bs_buf_free(&text);
     return rc;
@@ -65,7 +75,7 @@ static int lines(const tx_tokenizer *t)
     int rc = 0;
     while (!rc && cli_read_line(&in)) {
         if (!in.length) continue;
-        rc = line(t, &in, &ids, &err) ? cli_text_fail(&err) : print_ids(&ids, true);
+        rc = line(t, &in, &ids, &err) ? cli_fail(&err) : print_ids(&ids, true);
     }
     tx_ids_free(&ids);
     bs_buf_free(&in);
@@ -74,14 +84,16 @@ static int lines(const tx_tokenizer *t)
 
 int cmd_tokenize(int argc, char **argv)
 {
-    cli_text_options o;
+    cli_args args;
     tx_tokenizer *t = NULL;
+    char *path = NULL;
     fm_error err;
-    if (!cli_text_options_parse(argc, argv, usage, &o)) return 2;
-    if (o.help) return 0;
-    if (!cli_text_find_tokenizer(&o)) return 1;
-    int rc = tx_tokenizer_open(o.tokenizer, &t, &err) ? cli_text_fail(&err) : o.json ? lines(t) : one_text(t, &o);
+    int rc = cli_parse(&spec_tokenize, argc, argv, &args);
+    if (rc >= 0) return rc;
+    fm_status status = cli_tokenizer_path(&args, &path, &err);
+    if (!status) status = tx_tokenizer_open(path, &t, &err);
+    rc = status ? cli_fail(&err) : cli_has(&args, "json") ? lines(t) : one_text(t, &args);
     tx_tokenizer_free(t);
-    cli_text_options_free(&o);
+    bs_free(path);
     return rc;
 }

@@ -1,0 +1,81 @@
+/* planned.c - how a checkpoint would be stored, told by its config alone. */
+#include "model/schema.h"
+
+#include <string.h>
+
+static const json_t *quantisation_of(const json_t *config)
+{
+    const json_t *q = json_object_get(config, "quantization");
+    if (json_is_object(q)) return q;
+    q = json_object_get(config, "quantization_config");
+    return json_is_object(q) && !json_object_get(q, "quant_method") ? q : NULL;
+}
+
+static kn_format float_format(const json_t *config)
+{
+    const json_t *text = md_config_text(config);
+    const char *type = json_string_value(json_object_get(text, "torch_dtype"));
+    if (!type) type = json_string_value(json_object_get(text, "dtype"));
+    if (type && !strcmp(type, "float32")) return KN_F32;
+    if (type && !strcmp(type, "float16")) return KN_F16;
+    return KN_BF16;
+}
+
+static bool has_overrides(const json_t *q)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)q, key, value)
+        if (json_is_object(value) || json_is_boolean(value)) return true;
+    return false;
+}
+
+static int int_of(const json_t *q, const char *name, int fallback)
+{
+    const json_t *v = json_object_get(q, name);
+    json_int_t n = json_integer_value(v);
+    return json_is_integer(v) && n > 0 && n <= 1024 ? (int)n : fallback;
+}
+
+static void set_mode(kn_mat *m, const char *mode)
+{
+    m->format = KN_AFFINE;
+    if (!mode) return;
+    if (!strcmp(mode, "mxfp4")) *m = (kn_mat){.format = KN_MXFP4, .bits = 4, .group = 32};
+    if (!strcmp(mode, "nvfp4")) *m = (kn_mat){.format = KN_NVFP4, .bits = 4, .group = 16};
+    if (!strcmp(mode, "mxfp8")) *m = (kn_mat){.format = KN_MXFP8, .bits = 8, .group = 32};
+}
+
+kn_mat md_planned_format(const json_t *config, const md_spec *spec)
+{
+    const json_t *q = quantisation_of(config);
+    kn_mat m = {.format = float_format(config)}, plain = m;
+    if (q && spec->kind != MD_VECTOR && spec->bits != MD_BITS_NEVER) {
+        const json_t *own = json_object_get(q, spec->name);
+        m.bits = int_of(q, "bits", 4);
+        m.group = int_of(q, "group_size", 64);
+        set_mode(&m, json_string_value(json_object_get(q, "mode")));
+        if (json_is_object(own)) {
+            m.bits = int_of(own, "bits", 4);
+            m.group = int_of(own, "group_size", 64);
+            set_mode(&m, json_string_value(json_object_get(own, "mode")));
+        } else if (spec->bits == 8 && !has_overrides(q))
+            m = (kn_mat){.format = KN_AFFINE, .bits = 8, .group = 64};
+        if (json_is_false(own) || spec->cols % m.group) m = plain;
+    }
+    m.scale_type = plain.format;
+    m.rows = spec->rows;
+    m.cols = spec->cols;
+    m.row_bytes = kn_row_bytes(m.format, m.bits, m.cols);
+    m.scale_row_bytes = m.group ? kn_scale_row_bytes(m.format, m.scale_type, m.group, m.cols) : 0;
+    return m;
+}
+
+uint64_t md_stored_bytes(const md_spec *spec, const kn_mat *format, size_t float_bytes)
+{
+    uint64_t count = spec->count ? (uint64_t)spec->count : 1, rows = (uint64_t)spec->rows;
+    uint64_t one = format->row_bytes + (format->format == KN_AFFINE ? 2 : 1) * format->scale_row_bytes;
+    if (spec->kind == MD_VECTOR) one = float_bytes * (spec->cols ? (uint64_t)spec->cols : 1);
+    else if (spec->bias) one += float_bytes;
+    return count * rows * one;
+}

@@ -1,0 +1,211 @@
+/* state.c - what a sequence carries: recurrent states (float32) and key-value caches.
+ *
+ * One block of memory: the recurrent states of all layers, then each attention layer's cache,
+ * head after head, [context][k_bytes]. */
+#include "model/inside.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+static void plan_layer(const md_model *m, md_layer *l)
+{
+    const md_arch *c = &m->config;
+    kn_kv_type type = m->options.kv_type;
+    size_t channels = 0, memory = 0;
+    switch (l->c->mixer) {
+    case MD_ATTENTION:
+        l->kv_heads = c->n_kv_heads;
+        l->k_bytes = l->v_bytes = kn_kv_bytes(type, c->head_dim);
+        break;
+    case MD_MLA:
+        l->kv_heads = 1;
+        l->k_bytes = kn_kv_bytes(type, c->kv_lora + c->qk_rope);
+        break;
+    case MD_DELTANET:
+        channels = (size_t)(2 * c->dn_k_heads * c->dn_k_dim + c->dn_v_heads * c->dn_v_dim);
+        memory = (size_t)c->dn_v_heads * (size_t)c->dn_v_dim * (size_t)c->dn_k_dim;
+        break;
+    case MD_MAMBA1:
+        channels = (size_t)c->ssm_inner;
+        memory = (size_t)c->ssm_inner * (size_t)c->ssm_state;
+        break;
+    case MD_MAMBA2:
+        channels = (size_t)(c->ssm_inner + 2 * c->ssm_groups * c->ssm_state);
+        memory = (size_t)c->ssm_inner * (size_t)c->ssm_state;
+        break;
+    }
+    l->conv_floats = channels * (size_t)(c->conv_width ? c->conv_width - 1 : 0);
+    l->recurrent_floats = l->conv_floats + memory;
+}
+
+void md_plan_state(md_model *m)
+{
+    for (int n = 0; n < m->config.n_layers; n++) {
+        md_layer *l = &m->layers[n];
+        plan_layer(m, l);
+        l->recurrent_offset = m->recurrent_floats;
+        l->kv_offset = m->kv_bytes;
+        m->recurrent_floats += l->recurrent_floats;
+        m->kv_bytes += (size_t)l->kv_heads * (l->k_bytes + l->v_bytes);
+    }
+}
+
+static size_t recurrent_bytes(const md_model *m)
+{
+    return (m->recurrent_floats * sizeof(float) + 63) & ~(size_t)63;
+}
+
+uint64_t md_state_bytes(const md_model *model, int context)
+{
+    return recurrent_bytes(model) + (uint64_t)model->kv_bytes * (uint64_t)context + 64;
+}
+
+fm_status md_state_create(const md_model *model, int context, md_state **out, fm_error *err)
+{
+    *out = NULL;
+    if (context < 1)
+        return fm_fail(err, FM_E_ARGUMENT, "a context of %d tokens: must be at least 1", context);
+    md_state *s = bs_calloc(1, sizeof *s);
+    if (!s) return fm_fail_nomem(err, "making room for a sequence");
+    s->model = model;
+    s->context = context;
+    s->bytes = (size_t)md_state_bytes(model, context);
+    s->memory = bs_pages_alloc(s->bytes);
+    if (!s->memory) {
+        bs_free(s);
+        return fm_fail(err, FM_E_NOMEM, "out of memory for a context of %d tokens", context);
+    }
+    s->kv = s->memory + recurrent_bytes(model);
+    *out = s;
+    return FM_OK;
+}
+
+void md_state_destroy(md_state *state)
+{
+    if (!state) return;
+    bs_pages_free(state->memory, state->bytes);
+    bs_free(state);
+}
+
+int md_state_length(const md_state *state)
+{
+    return state->length;
+}
+
+int md_state_context(const md_state *state)
+{
+    return state->context;
+}
+
+void md_state_reset(md_state *state)
+{
+    state->length = 0;
+    memset(state->memory, 0, recurrent_bytes(state->model));
+}
+
+bool md_state_truncate(md_state *state, int length)
+{
+    if (length < 0) return false;
+    if (length >= state->length) return true;
+    if (!length) md_state_reset(state);
+    else if (state->model->recurrent_floats) return false;
+    state->length = length;
+    return true;
+}
+
+/* --- snapshots and copies --------------------------------------------------------------------- */
+
+uint64_t md_snapshot_bytes(const md_model *model)
+{
+    return model->recurrent_floats * sizeof(float);
+}
+
+void md_snapshot_take(const md_state *state, void *out)
+{
+    memcpy(out, state->memory, (size_t)md_snapshot_bytes(state->model));
+}
+
+void md_snapshot_restore(md_state *state, int length, const void *snapshot)
+{
+    memcpy(state->memory, snapshot, (size_t)md_snapshot_bytes(state->model));
+    state->length = length;
+}
+
+typedef void row_fn(void *arg, unsigned char *row0, size_t row_bytes, size_t before);
+
+/* Call fn for every cached row array of the state; `before`: bytes a token of the arrays before. */
+static void each_cache(const md_state *s, row_fn *fn, void *arg)
+{
+    size_t before = 0;
+    for (int n = 0; n < s->model->config.n_layers; n++) {
+        const md_layer *l = &s->model->layers[n];
+        for (int v = 0; v < (l->v_bytes ? 2 : 1); v++)
+            for (int head = 0; head < l->kv_heads; head++) {
+                size_t bytes = v ? l->v_bytes : l->k_bytes;
+                fn(arg, v ? md_values(s, l, head) : md_keys(s, l, head), bytes, before);
+                before += bytes;
+            }
+    }
+}
+
+uint64_t md_kv_bytes(const md_model *model, int tokens)
+{
+    return (uint64_t)model->kv_bytes * (uint64_t)tokens;
+}
+
+typedef struct transfer {
+    int begin, end;
+    unsigned char *out;
+    const unsigned char *in;
+} transfer;
+
+/* As bytes: the arrays one after the other, each [end - begin][row_bytes]. */
+static void export_rows(void *arg, unsigned char *row0, size_t row_bytes, size_t before)
+{
+    const transfer *t = arg;
+    size_t n = (size_t)(t->end - t->begin);
+    memcpy(t->out + before * n, row0 + (size_t)t->begin * row_bytes, n * row_bytes);
+}
+
+static void import_rows(void *arg, unsigned char *row0, size_t row_bytes, size_t before)
+{
+    const transfer *t = arg;
+    size_t n = (size_t)(t->end - t->begin);
+    memcpy(row0 + (size_t)t->begin * row_bytes, t->in + before * n, n * row_bytes);
+}
+
+void md_kv_export(const md_state *state, int begin, int end, void *out)
+{
+    transfer t = {.begin = begin, .end = end, .out = out};
+    each_cache(state, export_rows, &t);
+}
+
+void md_kv_import(md_state *state, int begin, int end, const void *in)
+{
+    transfer t = {.begin = begin, .end = end, .in = in};
+    each_cache(state, import_rows, &t);
+}
+
+fm_status md_state_copy(md_state *dst, const md_state *src, int length, const void *snapshot,
+                        fm_error *err)
+{
+    const md_model *m = src->model;
+    if (dst->model != m || length < 0 || length > src->length || length > dst->context)
+        return fm_fail(err, FM_E_ARGUMENT, "cannot copy %d tokens of a sequence of %d", length,
+                       src->length);
+    if (m->recurrent_floats && !snapshot && length != src->length)
+        return fm_fail(err, FM_E_ARGUMENT,
+                       "copying a part of a recurrent model's sequence needs a snapshot");
+    for (int n = 0; n < m->config.n_layers; n++) {
+        const md_layer *l = &m->layers[n];
+        for (int h = 0; h < l->kv_heads; h++) {
+            memcpy(md_keys(dst, l, h), md_keys(src, l, h), (size_t)length * l->k_bytes);
+            if (l->v_bytes)
+                memcpy(md_values(dst, l, h), md_values(src, l, h), (size_t)length * l->v_bytes);
+        }
+    }
+    memcpy(dst->memory, snapshot ? snapshot : src->memory, (size_t)md_snapshot_bytes(m));
+    dst->length = length;
+    return FM_OK;
+}

@@ -47,8 +47,9 @@ E2M1 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6])
 
 
 def nearest_code(x, table):
-    """Index of the value of `table` nearest to each x (ties: the even code)."""
+    """Index of the value of `table` nearest to each x (ties: the even code). Nothing becomes E4M3's 0x7f: it saturates at 448."""
     order = np.argsort(table[:len(table) // 2], kind="stable")
+    order = order[order != 127]
     positive = table[:len(table) // 2][order]
     a = np.minimum(np.abs(x), positive[-1])
     hi = np.clip(np.searchsorted(positive, a), 1, len(positive) - 1)

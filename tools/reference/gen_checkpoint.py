@@ -22,8 +22,8 @@ W_NAMES = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 class Sketch:
     """A checkpoint being drawn: config, float tensors under their MLX names, which modules a converter may quantise."""
 
-    def __init__(self, family, rng):
-        self.family, self.rng = family, rng
+    def __init__(self, family, rng, small=False):
+        self.family, self.rng, self.small = family, rng, small
         self.config, self.tensors, self.linears, self.notes = {}, {}, [], []
         self.root = "model."
 
@@ -64,8 +64,10 @@ class Sketch:
 def base(s, head_dim=None):
     """Sizes that every family has. head_dim None: hidden / heads."""
     c = s.config
-    h = s.pick(64, 96, 128, 160, 192, 256)
-    if head_dim:
+    h = s.pick(32, 64) if s.small else s.pick(64, 96, 128, 160, 192, 256)
+    if head_dim and s.small:
+        nq, nkv = s.pick((4, 2), (3, 1), (2, 2))
+    elif head_dim:
         nkv, ratio = s.pick((1, 4), (2, 2), (2, 3), (1, 5), (3, 1), (4, 2))
         nq = nkv * ratio
     else:
@@ -74,6 +76,8 @@ def base(s, head_dim=None):
     c.update(hidden_size=h, num_hidden_layers=s.pick(2, 3, 4, 5), num_attention_heads=nq, num_key_value_heads=nkv,
              vocab_size=s.pick(97, 101, 128, 150), rms_norm_eps=s.pick(1e-5, 1e-6), max_position_embeddings=512,
              rope_theta=s.pick(1e4, 5e4, 1e6), intermediate_size=s.pick(64, 96, 128, 160), model_type=s.family)
+    if s.small:
+        c.update(num_hidden_layers=s.pick(2, 3), vocab_size=s.pick(40, 53), intermediate_size=s.pick(32, 64))
     if head_dim:
         c["head_dim"] = head_dim
     return c
@@ -127,10 +131,10 @@ def layer_norms(s, n, second="post_attention_layernorm", **kw):
 
 
 def expert_count(s, c, experts="num_experts", width="moe_intermediate_size"):
-    c[experts] = s.pick(3, 5, 6, 7, 8, 12)
+    c[experts] = s.pick(3, 5, 6) if s.small else s.pick(3, 5, 6, 7, 8, 12)
     c["num_experts_per_tok"] = s.pick(1, 2, 3)
     if width:
-        c[width] = s.pick(32, 48, 64, 96)
+        c[width] = 32 if s.small else s.pick(32, 48, 64, 96)
 
 
 def qwen2_moe(s):
@@ -278,6 +282,8 @@ def noaux_config(s, c):
     c.update(n_group=groups, topk_group=max(1, groups // 2), n_routed_experts=groups * s.pick(2, 3, 4) if groups > 1 else s.pick(5, 6, 7),
              num_experts_per_tok=s.pick(1, 2, 3), norm_topk_prob=s.chance(0.8), routed_scaling_factor=s.pick(1.0, 2.5, 1.8),
              n_shared_experts=s.pick(1, 2), first_k_dense_replace=s.pick(0, 1), moe_intermediate_size=s.pick(32, 48, 64, 96))
+    if s.small:
+        c.update(moe_intermediate_size=32, n_routed_experts=8 if groups == 4 else 4 if groups == 2 else 5)
     # the kept groups must hold enough experts
     c["num_experts_per_tok"] = min(c["num_experts_per_tok"], c["topk_group"] * c["n_routed_experts"] // groups)
 
@@ -590,13 +596,15 @@ RAW_W = {"mixtral", "phimoe", "minimax_m2"}
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
-def quantised(s, per_expert=False):
+def quantised(s, per_expert=False, mode=None):
     """-> Raw tensors in MLX's layout, and the config's quantization section"""
-    mode = s.pick("affine", "affine", "affine", "mixed", "mixed", "mxfp4", "nvfp4", "mxfp8")
+    mode = mode or s.pick("affine", "affine", "affine", "mixed", "mixed", "mxfp4", "nvfp4", "mxfp8")
     dtype = s.pick("F32", "F16", "BF16")
     if per_expert or s.family in ("phimoe",):
         mode = "affine"
     bits, group = s.pick(2, 3, 4, 5, 6, 8), s.pick(32, 64, 128)
+    if s.small:
+        bits, group = s.pick(3, 4, 5), 32
     if mode in ("mxfp4", "nvfp4", "mxfp8"):
         bits, group = (8 if mode == "mxfp8" else 4), (16 if mode == "nvfp4" else 32)
     section = {"bits": bits, "group_size": group}
@@ -606,6 +614,8 @@ def quantised(s, per_expert=False):
     out = {}
     for module in s.linears:
         w = s.tensors[module + ".weight"]
+        if s.small and w.shape[-1] % 64 == 0 and mode == "mixed":
+            group = 64
         b, g, m = bits, group, "affine" if mode == "mixed" else mode
         gate = module.endswith((".gate", ".router", ".shared_expert_gate", ".router.layer"))
         if gate and m != "affine" or mode == "mixed" and s.chance(0.6):
@@ -631,7 +641,7 @@ def unstack(s, tensors):
     """S -> P: one module an expert."""
     out = {}
     for name, raw in tensors.items():
-        head, dot, tail = name.partition(".switch_mlp.")
+        head, dot, tail = name.replace(".mlp.experts.", ".mlp.switch_mlp.").partition(".switch_mlp.")
         if not dot:
             out[name] = raw
             continue
@@ -680,9 +690,30 @@ def raw_names(s, tensors):
         out["model.visual.blocks.0.attn.qkv.weight"] = extra
     if minus_one:
         out["mtp.layers.0.mlp.gate.weight"] = extra
-    elif layers and s.family in ("glm4_moe", "glm4_moe_lite", "deepseek_v3", "kimi_k2"):
+    elif layers and s.family in ("glm4_moe", "glm4_moe_lite", "deepseek_v3", "kimi_k2", "dots1"):
         out[f"model.layers.{layers}.eh_proj.weight"] = extra
         out["model.layers.0.self_attn.rotary_emb.inv_freq"] = Raw(np.ones(4, np.float32), "F32")
+    return out
+
+
+def mxfp4_blocks(tensors):
+    """gpt-oss as published: gate and up rows alternate, codes in blocks of 32 columns."""
+    out = dict(tensors)
+    for name in list(tensors):
+        p, dot, _ = name.partition(".gate_proj.weight")
+        if not dot:
+            continue
+        for kind in ("weight", "bias"):
+            gate, up, down = (out.pop(f"{p}.{m}_proj.{kind}") for m in ("gate", "up", "down"))
+            both = np.stack([gate.array, up.array], 2).reshape(gate.array.shape[0], -1, *gate.array.shape[2:])
+            for module, raw in (("gate_up_proj", Raw(both, gate.dtype)), ("down_proj", down)):
+                if kind == "bias":
+                    out[f"{p}.{module}_bias"] = raw
+                    continue
+                q = checkpoint.quantise_floating(checkpoint.value(raw), "mxfp4")
+                codes = q["weight"].array.view(np.uint8)
+                out[f"{p}.{module}_blocks"] = Raw(codes.reshape(*codes.shape[:-1], -1, 16), "U8")
+                out[f"{p}.{module}_scales"] = q["scales"]
     return out
 
 
@@ -700,10 +731,13 @@ def split_back(s, tensors):
 
 def original(s):
     """-> Raw tensors as Hugging Face has them"""
-    dtype = s.pick("F32", "F16", "BF16")
+    dtype = s.pick("F16", "BF16") if s.small else s.pick("F32", "F16", "BF16")
     fp8 = s.family in RAW_FP8 and s.chance(0.4)
     s.notes.append(f"raw {'fp8' if fp8 else dtype}")
     out = split_back(s, {k: checkpoint.store(v, dtype) for k, v in s.tensors.items()})
+    if s.family == "gpt_oss":
+        s.config["quantization_config"] = {"quant_method": "mxfp4"}
+        return mxfp4_blocks(out)
     style = RAW_STACKED.get(s.family)
     out = raw_stacks(s, out, style) if style else unstack(s, out)
     if fp8:
@@ -713,24 +747,24 @@ def original(s):
     return raw_names(s, out)
 
 
-def generate(family, seed, folder):
-    """-> the notes on what is special"""
-    rng = np.random.default_rng([seed, sorted(FAMILIES).index(family)])
-    s = Sketch(family, rng)
+def generate(family, seed, folder, layout=None, small=False):
+    """layout: "raw", "mlx", "old" (MLX, one module an expert) or the mode of an MLX one; None: any. small: a few tens of
+    kilobytes. -> the notes on what is special"""
+    rng = np.random.default_rng([seed, sum(family.encode())])
+    s = Sketch(family, rng, small)
     FAMILIES[family](s)
-    layout = s.pick("mlx", "mlx", "raw")
-    if family in ("gpt_oss", "dots1", "ernie4_5_moe", "qwen3_vl_moe", "hunyuan") and layout == "raw" and family != "qwen3_vl_moe":
+    layout = layout or s.pick("mlx", "mlx", "mlx", "raw", "raw", "old")
+    if layout == "old" and (family in RAW_STACKED or family in ("gpt_oss", "dots1")):
         layout = "mlx"
     if layout == "raw":
         tensors = original(s)
     else:
-        old = s.chance(0.2) and not any(".experts." in n for n in s.linears) and family not in RAW_STACKED
-        tensors, section = quantised(s, old)
-        if old:
+        tensors, section = quantised(s, layout == "old", None if layout in ("mlx", "old") else layout)
+        if layout == "old":
             tensors = unstack(s, tensors)
             s.notes.append("one module an expert")
         s.config["quantization"] = s.config["quantization_config"] = section
-    shards = s.pick(1, 1, 2, 3)
+    shards = 1 if small else s.pick(1, 1, 2, 3)
     if shards > 1:
         s.notes.append(f"{shards} shards")
     checkpoint.write_folder(folder, s.config, tensors, rng, shards)
@@ -745,6 +779,8 @@ def main():
     ap.add_argument("family", nargs="?", choices=sorted(FAMILIES))
     ap.add_argument("seed", nargs="?", type=int, default=0)
     ap.add_argument("-o", metavar="DIR")
+    ap.add_argument("--layout", help="raw, mlx, old, or a mode: affine, mixed, mxfp4, nvfp4, mxfp8 (default: any)")
+    ap.add_argument("--small", action="store_true", help="as small as the fixtures of tests/")
     ap.add_argument("--list", action="store_true", help="print the families")
     opt = ap.parse_args()
     if opt.list:
@@ -752,7 +788,7 @@ def main():
         return 0
     if not opt.family or not opt.o:
         ap.error("give FAMILY, SEED and -o DIR, or --list")
-    print(generate(opt.family, opt.seed, opt.o))
+    print(generate(opt.family, opt.seed, opt.o, opt.layout, opt.small))
     return 0
 
 

@@ -164,6 +164,13 @@ class Model:
             return checkpoint.dequantise_fp8_blocks(w, t[module + ".weight_scale_inv"])
         return checkpoint.value(w)
 
+    @functools.lru_cache(maxsize=None)
+    def blocks(self, module):
+        """mxfp4 as gpt-oss publishes it: [.., columns / 32, 16] bytes"""
+        codes, scales = self.tensors[module + "_blocks"], self.tensors[module + "_scales"]
+        words = np.ascontiguousarray(codes.array.reshape(*codes.array.shape[:-2], -1)).view(np.uint32)
+        return checkpoint.dequantise(checkpoint.Raw(words, "U32"), scales, None, words.shape[-1] * 8)
+
     def linear(self, module, x):
         y = self.matrix(module, x.shape[-1]) @ x
         return y + self.floats(module + ".bias") if module + ".bias" in self.tensors else y
@@ -182,6 +189,9 @@ class Model:
         for names in (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2")):
             if self.has(f"{moe}.experts.{e}.{names[0]}"):
                 return [self.matrix(f"{moe}.experts.{e}.{n}", h if i < 2 else width) for i, n in enumerate(names)]
+        if f"{moe}.experts.gate_up_proj_blocks" in t:
+            both, down = (self.blocks(f"{moe}.experts.{n}")[e] for n in ("gate_up_proj", "down_proj"))
+            return [both[0::2], both[1::2], down]
         if f"{moe}.experts.gate_up_proj" in t:
             both, down = (self.matrix(f"{moe}.experts.{n}", 0)[e] for n in ("gate_up_proj", "down_proj"))
             if self.config["model_type"].startswith(("qwen3_vl_moe", "llama4")):
@@ -352,7 +362,8 @@ class Model:
 
     # routers: -> (experts, weights)
 
-    def noaux(self, logits, bias, k, config_norm=True, scale=1.0):
+    def noaux(self, logits, bias, k, config_norm, scale, single=False):
+        """single: also a single chosen expert is normalised"""
         c = self.config
         s = sigmoid(logits)
         choice = s + bias
@@ -366,7 +377,7 @@ class Model:
             choice = grouped.reshape(-1)
         e = top(choice, k)
         w = s[e]
-        if k > 1 and config_norm:
+        if config_norm and (k > 1 or single):
             w = w / (w.sum() + 1e-20)
         return e, w * scale
 
@@ -396,7 +407,7 @@ class Model:
             scale = c.get("routed_scaling_factor", 1.8 if kind == "glm4_moe_lite" else 1.0)
             return self.noaux(logits, bias, k, c.get("norm_topk_prob", True), scale)
         if kind == "minimax":
-            return self.noaux(logits, self.floats(moe + ".e_score_correction_bias"), k)
+            return self.noaux(logits, self.floats(moe + ".e_score_correction_bias"), k, True, 1.0, single=True)
         if kind == "phimoe" and self.routing == "hf":
             return self.sparsemixer(logits)
         p = softmax(logits)
@@ -426,7 +437,11 @@ class Model:
         gate, up, down = self.expert(moe, e, width)
         if self.kind != "gpt_oss":
             return down @ (silu(gate @ x) * (up @ x))
-        bias = [self.floats(f"{moe}.experts.{p}_proj.bias")[e] for p in ("gate", "up", "down")]
+        if f"{moe}.experts.gate_up_proj_bias" in self.tensors:
+            both = self.floats(f"{moe}.experts.gate_up_proj_bias")[e]
+            bias = [both[0::2], both[1::2], self.floats(f"{moe}.experts.down_proj_bias")[e]]
+        else:
+            bias = [self.floats(f"{moe}.experts.{p}_proj.bias")[e] for p in ("gate", "up", "down")]
         limit = self.config.get("swiglu_limit", 7.0)
         g, u = np.minimum(gate @ x + bias[0], limit), np.clip(up @ x + bias[1], -limit, limit)
         return down @ ((u + 1) * g * sigmoid(1.702 * g)) + bias[2]

@@ -75,7 +75,9 @@ static void read_mla(md_arch *c, md_fields *f)
 {
     c->n_heads = md_field_int(f, "num_attention_heads", 1, MAX_HEADS, MD_REQUIRED);
     c->n_kv_heads = 1;
-    c->q_lora = md_field_int(f, "q_lora_rank", 0, MAX_WIDTH, 0);
+    /* null is a value here: a full-rank query, whatever the family's default */
+    bool full_rank = json_is_null(json_object_get(f->json, "q_lora_rank"));
+    c->q_lora = full_rank ? 0 : md_field_int(f, "q_lora_rank", 0, MAX_WIDTH, 0);
     c->kv_lora = md_field_int(f, "kv_lora_rank", 1, MAX_WIDTH, MD_REQUIRED);
     c->qk_nope = md_field_int(f, "qk_nope_head_dim", 1, MAX_HEAD_DIM, MD_REQUIRED);
     c->qk_rope = md_field_int(f, "qk_rope_head_dim", 2, MAX_HEAD_DIM, MD_REQUIRED);

@@ -27,4 +27,7 @@ extern const struct cli_spec spec_tokenize, spec_detokenize;
 
 cli_verb_fn cmd_tokenize, cmd_detokenize;
 
+extern const struct cli_spec spec_bench;
+cli_verb_fn cmd_bench;
+
 #endif

@@ -8,6 +8,7 @@ const cli_verb cli_verbs[] = {
     {"rm", "remove models from the hub cache", cmd_rm, &spec_rm},
     {"tokenize", "text to token ids", cmd_tokenize, &spec_tokenize},
     {"detokenize", "token ids to text", cmd_detokenize, &spec_detokenize},
+    {"bench", "measured speed against this machine's bounds", cmd_bench, &spec_bench},
     {"version", "print the version", cmd_version, &spec_version},
     {"completion", "print a completion script for bash, zsh or fish", cmd_completion,
      &spec_completion},

@@ -1,7 +1,8 @@
 /* body_act.h - activations as 16-bit integers a group; the numbers are the same on every ISA, their
  * arrangement (store_codes) is not. See quant.h. */
 
-static void prepare_group(const float *x, int n, float *step, float *sum, float *codes) {
+static void prepare_group(const float *x, int n, float *step, float *sum, float *codes)
+{
     v16 top = v_zero(), broken = v_zero();
     for (int i = 0; i < n; i += 16) {
         v16 v = v_load(x + i);
@@ -21,7 +22,8 @@ static void prepare_group(const float *x, int n, float *step, float *sum, float 
     *sum = *step * v_sum(total); /* integers below 2^24: exact in any order */
 }
 
-static void act_prepare(const kn_act *a, int t0, int t1) {
+static void act_prepare(const kn_act *a, int t0, int t1)
+{
     kn_act_layout layout = kn_act_layout_of(a);
     for (int t = t0; t < t1; t++) {
         char *record = (char *)a->prepared + (size_t)t * layout.bytes;

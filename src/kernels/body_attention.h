@@ -3,7 +3,8 @@
 /* Every element type in runs of 32: KN_KV_I8 keeps 32 codes, then their scale as a half. */
 enum { KV_RUN = 32, KV_RUN_I8 = KV_RUN + 2 };
 
-static void kv_store_run_i8(char *dst, const float *src, int m) {
+static void kv_store_run_i8(char *dst, const float *src, int m)
+{
     v16 a = v_load_n(src, m < 16 ? m : 16), b = v_load_n(src + 16, m > 16 ? m - 16 : 0);
     float top = v_highest(v_max(v_abs(a), v_abs(b)));
     uint16_t half = kn_f32_f16(top / 127.0f);
@@ -15,7 +16,8 @@ static void kv_store_run_i8(char *dst, const float *src, int m) {
     memcpy(dst + m, &half, sizeof half);
 }
 
-static void kv_store(kn_kv_type type, void *dst, const float *src, int dim) {
+static void kv_store(kn_kv_type type, void *dst, const float *src, int dim)
+{
     char *out = dst;
     if (type == KN_KV_F32) {
         memcpy(out, src, (size_t)dim * sizeof *src);
@@ -32,7 +34,8 @@ static void kv_store(kn_kv_type type, void *dst, const float *src, int dim) {
     }
 }
 
-static void kv_load_run_i8(float *dst, const char *src, int m) {
+static void kv_load_run_i8(float *dst, const char *src, int m)
+{
     float step = kn_f16_f32(kn_read16(src + m));
     if (m == KV_RUN) {
         v16 s = v_set1(step);
@@ -43,7 +46,8 @@ static void kv_load_run_i8(float *dst, const char *src, int m) {
     for (int i = 0; i < m; i++) dst[i] = step * (float)(signed char)src[i];
 }
 
-static void kv_load(kn_kv_type type, float *dst, const void *src, int dim) {
+static void kv_load(kn_kv_type type, float *dst, const void *src, int dim)
+{
     const char *in = src;
     if (type == KN_KV_F32) {
         memcpy(dst, in, (size_t)dim * sizeof *dst);
@@ -62,7 +66,8 @@ enum { ATT_HEADS = 16 }; /* a pass */
 /* Scores of one block for every head: s[h][position % block]; absent positions get -inf, so that
  * they weigh nothing. */
 static void block_scores(float s[][KN_ATT_BLOCK], const float *q, size_t q_stride, int n,
-                         const kn_attention *a, int base, int lo, int hi) {
+                         const kn_attention *a, int base, int lo, int hi)
+{
     float key[KN_ATT_MAX_DIM];
     for (int h = 0; h < n; h++)
         for (int j = 0; j < KN_ATT_BLOCK; j++) s[h][j] = -INFINITY;
@@ -74,7 +79,8 @@ static void block_scores(float s[][KN_ATT_BLOCK], const float *q, size_t q_strid
 }
 
 static void block_values(float *out, size_t out_stride, float s[][KN_ATT_BLOCK], int n,
-                         const kn_attention *a, int base, int lo, int hi) {
+                         const kn_attention *a, int base, int lo, int hi)
+{
     float value[KN_ATT_MAX_DIM];
     for (int p = lo; p < hi; p++) {
         kv_load(a->type, value, (const char *)a->v + (size_t)p * a->v_stride, a->v_dim);
@@ -84,7 +90,8 @@ static void block_values(float *out, size_t out_stride, float s[][KN_ATT_BLOCK],
 }
 
 static void attend_some(float *out, size_t out_stride, const float *q, size_t q_stride, int n,
-                        const kn_attention *a, const float *sink) {
+                        const kn_attention *a, const float *sink)
+{
     float max[ATT_HEADS], sum[ATT_HEADS], s[ATT_HEADS][KN_ATT_BLOCK];
     for (int h = 0; h < n; h++) {
         max[h] = sink ? sink[h] : -INFINITY;
@@ -111,7 +118,8 @@ static void attend_some(float *out, size_t out_stride, const float *q, size_t q_
 }
 
 static void attend_group(float *out, size_t out_stride, const float *q, size_t q_stride, int n,
-                         const kn_attention *a) {
+                         const kn_attention *a)
+{
     for (int h = 0; h < n; h += ATT_HEADS)
         attend_some(out + (size_t)h * out_stride, out_stride, q + (size_t)h * q_stride, q_stride,
                     n - h < ATT_HEADS ? n - h : ATT_HEADS, a, a->sink ? a->sink + h : NULL);

@@ -1,14 +1,15 @@
 /* body_integer.h - integer products in plain C: the reference, for ISAs without their own. Codes of
  * x are int16_t in their natural order. */
 
-static void store_codes(char *dst, int c0, const float *codes, int n) {
+static void store_codes(char *dst, int c0, const float *codes, int n)
+{
     for (int i = 0; i < n; i += 16) v_store_i16((int16_t *)dst + c0 + i, v_load(codes + i));
 }
 #include "kernels/body_act.h"
 
 /* One result of an integer product: groups in rising order, each an exact integer sum. */
-static float integer_dot(const kn_mat *w, int row, const char *record,
-                         const kn_act_layout *layout) {
+static float integer_dot(const kn_mat *w, int row, const char *record, const kn_act_layout *layout)
+{
     const float *step = (const float *)record, *sum = (const float *)(record + layout->sum);
     const int16_t *x = (const int16_t *)(record + layout->codes);
     const uint8_t *codes = (const uint8_t *)w->w + (size_t)row * w->row_bytes;
@@ -26,7 +27,8 @@ static float integer_dot(const kn_mat *w, int row, const char *record,
 }
 
 static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
-                   int t0, int t1) {
+                   int t0, int t1)
+{
     if (!kn_is_integer_product(a, w)) {
         matmul_f32(y, y_stride, w, a, row0, row1, t0, t1);
         return;

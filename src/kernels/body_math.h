@@ -5,7 +5,8 @@
 
 #include "kernels/exp_constants.h"
 
-static inline v16 v_exp(v16 x) {
+static inline v16 v_exp(v16 x)
+{
     v16 low = v_set1(KN_EXP_LOW), high = v_set1(KN_EXP_HIGH);
     v16 t = v_max(low, v_min(high, x)); /* NaN stays NaN */
     v16 n = v_round(v_mul(t, v_set1(KN_LOG2_E)));
@@ -23,22 +24,26 @@ static inline v16 v_exp(v16 x) {
     return v_select_gt(low, x, v_zero(), y);
 }
 
-static inline v16 v_sigmoid(v16 x) {
+static inline v16 v_sigmoid(v16 x)
+{
     v16 one = v_set1(1);
     return v_div(one, v_add(one, v_exp(v_sub(v_zero(), x))));
 }
 
-static inline v16 v_silu(v16 x) {
+static inline v16 v_silu(v16 x)
+{
     return v_mul(x, v_sigmoid(x));
 }
 
 /* 1 - 2 / (exp(2x) + 1) */
-static inline v16 v_tanh(v16 x) {
+static inline v16 v_tanh(v16 x)
+{
     v16 one = v_set1(1), e = v_exp(v_add(x, x));
     return v_sub(one, v_div(v_set1(2), v_add(e, one)));
 }
 
-static inline float exp_one(float x) {
+static inline float exp_one(float x)
+{
     return v_first(v_exp(v_set1(x)));
 }
 

@@ -1,7 +1,8 @@
 /* body_recurrence.h - one token's step of the convolution, the delta rule and the two Mambas. */
 
 static void conv_step(float *out, const float *in, float *state, const float *w, const float *bias,
-                      int channels, int kc, int c0, int c1) {
+                      int channels, int kc, int c0, int c1)
+{
     for (int c = c0; c < c1; c += 16) {
         int m = c1 - c < 16 ? c1 - c : 16;
         v16 x = v_load_n(in + c, m);
@@ -18,9 +19,11 @@ static void conv_step(float *out, const float *in, float *state, const float *w,
 }
 
 /* row <- decay * row; returns row . k */
-static float decay_dot(float *row, const float *k, v16 decay, int n) {
+static float decay_dot(float *row, const float *k, v16 decay, int n)
+{
     v16 sum = v_zero();
-    FOR_LANES(n) {
+    FOR_LANES(n)
+    {
         v16 s = v_mul(decay, v_load_n(row + i, m));
         v_store_n(row + i, s, m);
         sum = v_fma(s, v_load_n(k + i, m), sum);
@@ -29,9 +32,11 @@ static float decay_dot(float *row, const float *k, v16 decay, int n) {
 }
 
 /* row <- row + a * k; returns row . q */
-static float update_dot(float *row, float a, const float *k, const float *q, int n) {
+static float update_dot(float *row, float a, const float *k, const float *q, int n)
+{
     v16 sum = v_zero(), va = v_set1(a);
-    FOR_LANES(n) {
+    FOR_LANES(n)
+    {
         v16 s = v_fma(va, v_load_n(k + i, m), v_load_n(row + i, m));
         v_store_n(row + i, s, m);
         sum = v_fma(s, v_load_n(q + i, m), sum);
@@ -40,7 +45,8 @@ static float update_dot(float *row, float a, const float *k, const float *q, int
 }
 
 static void delta_step(float *out, float *S, const float *q, const float *k, const float *v,
-                       float decay, float beta, int dk, int dv) {
+                       float decay, float beta, int dk, int dv)
+{
     v16 vdecay = v_set1(decay);
     for (int r = 0; r < dv; r++) {
         float *row = S + (size_t)r * (size_t)dk;
@@ -50,11 +56,13 @@ static void delta_step(float *out, float *S, const float *q, const float *k, con
 }
 
 static void mamba1_step(float *out, float *S, const float *x, const float *dt, const float *A,
-                        const float *B, const float *C, const float *D, int ds, int c0, int c1) {
+                        const float *B, const float *C, const float *D, int ds, int c0, int c1)
+{
     for (int d = c0; d < c1; d++) {
         size_t at = (size_t)d * (size_t)ds;
         v16 step = v_set1(dt[d]), input = v_set1(dt[d] * x[d]), sum = v_zero();
-        FOR_LANES(ds) {
+        FOR_LANES(ds)
+        {
             float *s = S + at + i;
             v16 kept = v_mul(v_exp(v_mul(step, v_load_n(A + at + i, m))), v_load_n(s, m));
             v16 now = v_fma(input, v_load_n(B + i, m), kept);
@@ -66,12 +74,14 @@ static void mamba1_step(float *out, float *S, const float *x, const float *dt, c
 }
 
 static void mamba2_step(float *out, float *S, const float *x, const float *B, const float *C,
-                        float decay, float dt, float D, int dh, int n) {
+                        float decay, float dt, float D, int dh, int n)
+{
     v16 vdecay = v_set1(decay);
     for (int r = 0; r < dh; r++) {
         float *row = S + (size_t)r * (size_t)n;
         v16 sum = v_zero(), input = v_set1(dt * x[r]);
-        FOR_LANES(n) {
+        FOR_LANES(n)
+        {
             v16 s = v_fma(input, v_load_n(B + i, m), v_mul(vdecay, v_load_n(row + i, m)));
             v_store_n(row + i, s, m);
             sum = v_fma(s, v_load_n(C + i, m), sum);

@@ -26,12 +26,14 @@ static const struct {
 
 enum { N_ISAS = sizeof isas / sizeof *isas };
 
-const char *kn_isa_name(kn_isa isa) {
+const char *kn_isa_name(kn_isa isa)
+{
     return isas[isa].name;
 }
 
 #if defined(__x86_64__)
-static bool cpu_has(kn_isa isa) {
+static bool cpu_has(kn_isa isa)
+{
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                 __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
@@ -42,24 +44,28 @@ static bool cpu_has(kn_isa isa) {
            __builtin_cpu_supports("avx512vbmi");
 }
 #else
-static bool cpu_has(kn_isa isa) {
+static bool cpu_has(kn_isa isa)
+{
     return isa == KN_ISA_NEON; /* every aarch64 has it; the table is NULL elsewhere */
 }
 #endif
 
-bool kn_isa_available(kn_isa isa) {
+bool kn_isa_available(kn_isa isa)
+{
     if ((int)isa < 0 || (int)isa >= N_ISAS || !isas[isa].table) return false;
     return isa == KN_ISA_PORTABLE || cpu_has(isa);
 }
 
-kn_isa kn_isa_best(void) {
+kn_isa kn_isa_best(void)
+{
     static const kn_isa order[] = {KN_ISA_AVX512, KN_ISA_AVX2, KN_ISA_NEON};
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
         if (kn_isa_available(order[i])) return order[i];
     return KN_ISA_PORTABLE;
 }
 
-bool kn_isa_parse(const char *name, kn_isa *out) {
+bool kn_isa_parse(const char *name, kn_isa *out)
+{
     if (!strcmp(name, "auto")) {
         *out = kn_isa_best();
         return true;
@@ -72,116 +78,141 @@ bool kn_isa_parse(const char *name, kn_isa *out) {
     return false;
 }
 
-float kn_dot(kn_isa isa, const float *a, const float *b, int n) {
+float kn_dot(kn_isa isa, const float *a, const float *b, int n)
+{
     return isas[isa].table->dot(a, b, n);
 }
 
-void kn_axpy(kn_isa isa, float *y, float a, const float *x, int n) {
+void kn_axpy(kn_isa isa, float *y, float a, const float *x, int n)
+{
     isas[isa].table->axpy(y, a, x, n);
 }
 
-void kn_scale(kn_isa isa, float *y, float a, int n) {
+void kn_scale(kn_isa isa, float *y, float a, int n)
+{
     isas[isa].table->scale(y, a, n);
 }
 
-void kn_add(kn_isa isa, float *y, const float *x, int n) {
+void kn_add(kn_isa isa, float *y, const float *x, int n)
+{
     isas[isa].table->add(y, x, n);
 }
 
-void kn_mul(kn_isa isa, float *y, const float *x, int n) {
+void kn_mul(kn_isa isa, float *y, const float *x, int n)
+{
     isas[isa].table->mul(y, x, n);
 }
 
-void kn_rms_norm(kn_isa isa, float *y, const float *x, const float *w, int n, float eps) {
+void kn_rms_norm(kn_isa isa, float *y, const float *x, const float *w, int n, float eps)
+{
     isas[isa].table->rms_norm(y, x, w, n, eps);
 }
 
 void kn_layer_norm(kn_isa isa, float *y, const float *x, const float *w, const float *b, int n,
-                   float eps) {
+                   float eps)
+{
     isas[isa].table->layer_norm(y, x, w, b, n, eps);
 }
 
-void kn_softmax(kn_isa isa, float *x, int n) {
+void kn_softmax(kn_isa isa, float *x, int n)
+{
     isas[isa].table->softmax(x, n);
 }
 
-void kn_sigmoid(kn_isa isa, float *y, const float *x, int n) {
+void kn_sigmoid(kn_isa isa, float *y, const float *x, int n)
+{
     isas[isa].table->sigmoid(y, x, n);
 }
 
-void kn_silu_mul(kn_isa isa, float *y, const float *gate, const float *up, int n) {
+void kn_silu_mul(kn_isa isa, float *y, const float *gate, const float *up, int n)
+{
     isas[isa].table->silu_mul(y, gate, up, n);
 }
 
 void kn_swiglu_clamped(kn_isa isa, float *y, const float *gate, const float *up, int n, float alpha,
-                       float limit) {
+                       float limit)
+{
     isas[isa].table->swiglu_clamped(y, gate, up, n, alpha, limit);
 }
 
-void kn_gelu_mul(kn_isa isa, float *y, const float *gate, const float *up, int n) {
+void kn_gelu_mul(kn_isa isa, float *y, const float *gate, const float *up, int n)
+{
     isas[isa].table->gelu_mul(y, gate, up, n);
 }
 
 void kn_rope(kn_isa isa, float *x, const float *cos, const float *sin, int dims,
-             kn_rope_layout layout) {
+             kn_rope_layout layout)
+{
     isas[isa].table->rope(x, cos, sin, dims, layout);
 }
 
-size_t kn_kv_bytes(kn_kv_type type, int dim) {
+size_t kn_kv_bytes(kn_kv_type type, int dim)
+{
     size_t n = (size_t)dim;
     if (type == KN_KV_I8) return n + 2 * ((n + 31) / 32);
     return n * (type == KN_KV_F32 ? 4 : 2);
 }
 
-void kn_kv_store(kn_isa isa, kn_kv_type type, void *dst, const float *src, int dim) {
+void kn_kv_store(kn_isa isa, kn_kv_type type, void *dst, const float *src, int dim)
+{
     isas[isa].table->kv_store(type, dst, src, dim);
 }
 
-void kn_kv_load(kn_isa isa, kn_kv_type type, float *dst, const void *src, int dim) {
+void kn_kv_load(kn_isa isa, kn_kv_type type, float *dst, const void *src, int dim)
+{
     isas[isa].table->kv_load(type, dst, src, dim);
 }
 
-void kn_attend(kn_isa isa, float *out, const float *q, const kn_attention *a) {
+void kn_attend(kn_isa isa, float *out, const float *q, const kn_attention *a)
+{
     isas[isa].table->attend_group(out, (size_t)a->v_dim, q, (size_t)a->k_dim, 1, a);
 }
 
 void kn_attend_group(kn_isa isa, float *out, size_t out_stride, const float *q, size_t q_stride,
-                     int n, const kn_attention *a) {
+                     int n, const kn_attention *a)
+{
     isas[isa].table->attend_group(out, out_stride, q, q_stride, n, a);
 }
 
 void kn_conv_step(kn_isa isa, float *out, const float *in, float *state, const float *w,
-                  const float *bias, int channels, int kc, int c0, int c1) {
+                  const float *bias, int channels, int kc, int c0, int c1)
+{
     isas[isa].table->conv_step(out, in, state, w, bias, channels, kc, c0, c1);
 }
 
 void kn_delta_step(kn_isa isa, float *out, float *S, const float *q, const float *k, const float *v,
-                   float decay, float beta, int dk, int dv) {
+                   float decay, float beta, int dk, int dv)
+{
     isas[isa].table->delta_step(out, S, q, k, v, decay, beta, dk, dv);
 }
 
 void kn_mamba1_step(kn_isa isa, float *out, float *S, const float *x, const float *dt,
                     const float *A, const float *B, const float *C, const float *D, int ds, int c0,
-                    int c1) {
+                    int c1)
+{
     isas[isa].table->mamba1_step(out, S, x, dt, A, B, C, D, ds, c0, c1);
 }
 
 void kn_mamba2_step(kn_isa isa, float *out, float *S, const float *x, const float *B,
-                    const float *C, float decay, float dt, float D, int dh, int n) {
+                    const float *C, float decay, float dt, float D, int dh, int n)
+{
     isas[isa].table->mamba2_step(out, S, x, B, C, decay, dt, D, dh, n);
 }
 
 void kn_act_init(kn_act *a, kn_isa isa, const float *x, size_t stride, int n, int cols, int group,
-                 kn_precision precision, void *scratch) {
+                 kn_precision precision, void *scratch)
+{
     uintptr_t aligned = ((uintptr_t)scratch + 63) & ~(uintptr_t)63;
     *a = (kn_act){x, stride, n, cols, group, precision, isa, (void *)aligned};
 }
 
-static size_t round_64(size_t n) {
+static size_t round_64(size_t n)
+{
     return (n + 63) & ~(size_t)63;
 }
 
-kn_act_layout kn_act_layout_of(const kn_act *a) {
+kn_act_layout kn_act_layout_of(const kn_act *a)
+{
     int groups = a->group ? a->cols / a->group : 0, padded = (a->cols + 127) & ~127;
     kn_act_layout l = {.groups = groups, .padded_cols = padded};
     l.sum = round_64((size_t)groups * sizeof(float));
@@ -190,23 +221,27 @@ kn_act_layout kn_act_layout_of(const kn_act *a) {
     return l;
 }
 
-size_t kn_act_bytes(int n, int cols) {
+size_t kn_act_bytes(int n, int cols)
+{
     kn_act a = {.cols = cols, .group = 32};
     return kn_act_layout_of(&a).bytes * (size_t)n + 64;
 }
 
-bool kn_is_integer_product(const kn_act *a, const kn_mat *w) {
+bool kn_is_integer_product(const kn_act *a, const kn_mat *w)
+{
     return a->precision == KN_PRECISION_FAST && w->format == KN_AFFINE && a->group == w->group;
 }
 
 /* What act_prepare writes: only groups that integer products exist for. */
-void kn_act_prepare(const kn_act *a, int t0, int t1) {
+void kn_act_prepare(const kn_act *a, int t0, int t1)
+{
     bool known_group = a->group == 32 || a->group == 64 || a->group == 128;
     if (a->precision == KN_PRECISION_FAST && known_group)
         isas[a->isa].table->act_prepare(a, t0, t1);
 }
 
 void kn_matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
-               int t0, int t1) {
+               int t0, int t1)
+{
     isas[a->isa].table->matmul(y, y_stride, w, a, row0, row1, t0, t1);
 }

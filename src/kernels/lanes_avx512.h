@@ -9,116 +9,143 @@
 
 typedef __m512 v16;
 
-static inline v16 v_set1(float x) {
+static inline v16 v_set1(float x)
+{
     return _mm512_set1_ps(x);
 }
 
-static inline v16 v_zero(void) {
+static inline v16 v_zero(void)
+{
     return _mm512_setzero_ps();
 }
 
-static inline v16 v_load(const float *p) {
+static inline v16 v_load(const float *p)
+{
     return _mm512_loadu_ps(p);
 }
 
-static inline void v_store(float *p, v16 a) {
+static inline void v_store(float *p, v16 a)
+{
     _mm512_storeu_ps(p, a);
 }
 
-static inline __mmask16 v_mask(int n) {
+static inline __mmask16 v_mask(int n)
+{
     return (__mmask16)((1u << n) - 1);
 }
 
-static inline v16 v_load_n(const float *p, int n) {
+static inline v16 v_load_n(const float *p, int n)
+{
     return _mm512_maskz_loadu_ps(v_mask(n), p);
 }
 
-static inline void v_store_n(float *p, v16 a, int n) {
+static inline void v_store_n(float *p, v16 a, int n)
+{
     _mm512_mask_storeu_ps(p, v_mask(n), a);
 }
 
-static inline v16 v_add(v16 a, v16 b) {
+static inline v16 v_add(v16 a, v16 b)
+{
     return _mm512_add_ps(a, b);
 }
 
-static inline v16 v_sub(v16 a, v16 b) {
+static inline v16 v_sub(v16 a, v16 b)
+{
     return _mm512_sub_ps(a, b);
 }
 
-static inline v16 v_mul(v16 a, v16 b) {
+static inline v16 v_mul(v16 a, v16 b)
+{
     return _mm512_mul_ps(a, b);
 }
 
-static inline v16 v_div(v16 a, v16 b) {
+static inline v16 v_div(v16 a, v16 b)
+{
     return _mm512_div_ps(a, b);
 }
 
-static inline v16 v_max(v16 a, v16 b) {
+static inline v16 v_max(v16 a, v16 b)
+{
     return _mm512_max_ps(a, b);
 }
 
-static inline v16 v_min(v16 a, v16 b) {
+static inline v16 v_min(v16 a, v16 b)
+{
     return _mm512_min_ps(a, b);
 }
 
-static inline v16 v_fma(v16 a, v16 b, v16 c) {
+static inline v16 v_fma(v16 a, v16 b, v16 c)
+{
     return _mm512_fmadd_ps(a, b, c);
 }
 
-static inline v16 v_fnma(v16 a, v16 b, v16 c) {
+static inline v16 v_fnma(v16 a, v16 b, v16 c)
+{
     return _mm512_fnmadd_ps(a, b, c);
 }
 
-static inline v16 v_abs(v16 a) {
+static inline v16 v_abs(v16 a)
+{
     return _mm512_abs_ps(a);
 }
 
-static inline v16 v_select_gt(v16 a, v16 b, v16 x, v16 y) {
+static inline v16 v_select_gt(v16 a, v16 b, v16 x, v16 y)
+{
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
 }
 
-static inline v16 v_round(v16 a) {
+static inline v16 v_round(v16 a)
+{
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-static inline v16 v_pow2(v16 n) {
+static inline v16 v_pow2(v16 n)
+{
     __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23));
 }
 
-static inline v16 v_load_f16(const void *p) {
+static inline v16 v_load_f16(const void *p)
+{
     return _mm512_cvtph_ps(_mm256_loadu_si256(p));
 }
 
-static inline v16 v_load_bf16(const void *p) {
+static inline v16 v_load_bf16(const void *p)
+{
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-static inline v16 v_load_i8(const void *p) {
+static inline v16 v_load_i8(const void *p)
+{
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
 }
 
-static inline void v_store_f16(void *p, v16 a) {
+static inline void v_store_f16(void *p, v16 a)
+{
     _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-static inline void v_store_i16(int16_t *p, v16 a) {
+static inline void v_store_i16(int16_t *p, v16 a)
+{
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a)));
 }
 
-static inline float v_first(v16 a) {
+static inline float v_first(v16 a)
+{
     return _mm512_cvtss_f32(a);
 }
 
-static inline float v_sum(v16 a) {
+static inline float v_sum(v16 a)
+{
     __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
-static inline float v_highest(v16 a) {
+static inline float v_highest(v16 a)
+{
     __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
@@ -128,15 +155,18 @@ static inline float v_highest(v16 a) {
 typedef __m512 vn;
 enum { VN_LANES = 16 };
 
-static inline vn vn_load(const float *p) {
+static inline vn vn_load(const float *p)
+{
     return _mm512_loadu_ps(p);
 }
 
-static inline void vn_store(float *p, vn a) {
+static inline void vn_store(float *p, vn a)
+{
     _mm512_storeu_ps(p, a);
 }
 
-static inline vn vn_fma(vn a, vn b, vn c) {
+static inline vn vn_fma(vn a, vn b, vn c)
+{
     return _mm512_fmadd_ps(a, b, c);
 }
 

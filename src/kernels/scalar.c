@@ -6,7 +6,8 @@
 
 #include <math.h>
 
-float kn_expf(float x) {
+float kn_expf(float x)
+{
     if (x != x) return x;
     if (x > KN_EXP_HIGH) return INFINITY;
     if (x < KN_EXP_LOW) return 0;
@@ -24,7 +25,8 @@ float kn_expf(float x) {
 }
 
 /* x = m 2^e with m in [sqrt(1/2), sqrt(2)); log(m) by a polynomial in m - 1. */
-float kn_logf(float x) {
+float kn_logf(float x)
+{
     if (!(x > 0)) return x == 0 ? -INFINITY : NAN;
     if (x == INFINITY) return x;
     float lift = 0;
@@ -48,23 +50,27 @@ float kn_logf(float x) {
     return fmaf(e, KN_LN2_HI, f + y);
 }
 
-float kn_sigmoidf(float x) {
+float kn_sigmoidf(float x)
+{
     return 1.0f / (1.0f + kn_expf(0.0f - x));
 }
 
-float kn_siluf(float x) {
+float kn_siluf(float x)
+{
     return x * kn_sigmoidf(x);
 }
 
 /* log(1 + e) = log(u) e / (u - 1) with u = 1 + e repairs the rounding of u for small e. */
-float kn_softplusf(float x) {
+float kn_softplusf(float x)
+{
     if (x > 20.0f) return x;
     float e = kn_expf(x), u = 1.0f + e;
     return u == 1.0f ? e : kn_logf(u) * e / (u - 1.0f);
 }
 
 /* A sorted list of the best so far; most scores fail the first comparison. */
-void kn_top_k(const float *scores, int n, int k, int *index) {
+void kn_top_k(const float *scores, int n, int k, int *index)
+{
     int found = 0;
     if (k <= 0) return;
     for (int i = 0; i < n; i++) {

@@ -6,6 +6,10 @@
 
 #include "kernels/kernels.h"
 
+/* For functions whose arguments are constants at each call, and loops over registers. */
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
 typedef struct kn_table {
     float (*dot)(const float *, const float *, int);
     void (*axpy)(float *, float, const float *, int);

@@ -13,7 +13,9 @@
 #include "kernels/body_recurrence.h"
 
 enum { TILE_TOKENS = 4 };
-#define dequant_span kn_dequant_span
+
+#include "kernels/dequant_portable.h"
+
 #include "kernels/body_matmul.h"
 
 #include "kernels/body_integer.h"

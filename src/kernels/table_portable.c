@@ -11,7 +11,9 @@
 #include "kernels/body_recurrence.h"
 
 enum { TILE_TOKENS = 2 };
-#define dequant_span kn_dequant_span
+
+#include "kernels/dequant_portable.h"
+
 #include "kernels/body_matmul.h"
 
 #include "kernels/body_integer.h"

@@ -13,7 +13,9 @@ struct CMUnitTest {
 };
 
 #define cmocka_unit_test(f)                                                                        \
-    { #f, f }
+    {                                                                                              \
+#f, f                                                                                      \
+    }
 #define fail_msg(...) (printf(__VA_ARGS__), printf(" (%s:%d)\n", __FILE__, __LINE__), exit(1))
 #define assert_true(c)                                                                             \
     do {                                                                                           \
@@ -27,7 +29,8 @@ struct CMUnitTest {
 #define cmocka_run_group_tests(tests, setup, teardown)                                             \
     run_tests(tests, sizeof(tests) / sizeof *(tests))
 
-static int run_tests(const struct CMUnitTest *tests, size_t n) {
+static int run_tests(const struct CMUnitTest *tests, size_t n)
+{
     for (size_t i = 0; i < n; i++) {
         void *state = NULL;
         tests[i].run(&state);

@@ -13,22 +13,26 @@ typedef struct rng {
     uint64_t state;
 } rng;
 
-static inline uint32_t rng_next(rng *r) {
+static inline uint32_t rng_next(rng *r)
+{
     r->state = r->state * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)(r->state >> 32);
 }
 
-static inline int rng_below(rng *r, int n) {
+static inline int rng_below(rng *r, int n)
+{
     return (int)(rng_next(r) % (uint32_t)n);
 }
 
 /* Uniform in [-1, 1). */
-static inline float rng_float(rng *r) {
+static inline float rng_float(rng *r)
+{
     return (float)(int32_t)rng_next(r) * 0x1p-31f;
 }
 
 /* Filled with values of very different sizes, as activations have. */
-static inline float *random_floats(rng *r, size_t n) {
+static inline float *random_floats(rng *r, size_t n)
+{
     float *x = malloc((n + 1) * sizeof *x);
     for (size_t i = 0; i < n; i++) {
         float v = rng_float(r);
@@ -43,7 +47,8 @@ typedef struct test_mat {
     void *owned[3];
 } test_mat;
 
-static inline void *odd_bytes(rng *r, size_t n, void **owned) {
+static inline void *odd_bytes(rng *r, size_t n, void **owned)
+{
     uint8_t *p = malloc(n + 8);
     *owned = p;
     p += 1 + rng_below(r, 7);
@@ -51,17 +56,17 @@ static inline void *odd_bytes(rng *r, size_t n, void **owned) {
     return p;
 }
 
-static inline void put_float(kn_format type, void *base, size_t i, float v) {
+static inline void put_float(kn_format type, void *base, size_t i, float v)
+{
     uint32_t bits = kn_f32_bits(v);
     uint16_t h = type == KN_F16 ? kn_f32_f16(v) : (uint16_t)(bits >> 16);
-    if (type == KN_F32)
-        memcpy((char *)base + 4 * i, &v, 4);
-    else
-        memcpy((char *)base + 2 * i, &h, 2);
+    if (type == KN_F32) memcpy((char *)base + 4 * i, &v, 4);
+    else memcpy((char *)base + 2 * i, &h, 2);
 }
 
 static inline test_mat random_mat(rng *r, kn_format format, int bits, int group, kn_format scale,
-                                  int rows, int cols) {
+                                  int rows, int cols)
+{
     test_mat t = {.owned = {NULL}};
     t.m = (kn_mat){.format = format,
                    .bits = bits,
@@ -95,7 +100,8 @@ static inline test_mat random_mat(rng *r, kn_format format, int bits, int group,
     return t;
 }
 
-static inline void free_mat(test_mat *t) {
+static inline void free_mat(test_mat *t)
+{
     for (int i = 0; i < 3; i++) free(t->owned[i]);
 }
 
@@ -119,7 +125,8 @@ enum { N_FORMATS = sizeof all_formats / sizeof *all_formats };
 
 /* y for all rows and tokens, as the model calls it. */
 static inline void product(kn_isa isa, kn_precision precision, float *y, const kn_mat *m,
-                           const float *x, size_t stride, int n) {
+                           const float *x, size_t stride, int n)
+{
     void *scratch = malloc(kn_act_bytes(n, m->cols));
     kn_act a;
     int group = m->format == KN_AFFINE ? m->group : 0;

@@ -9,12 +9,14 @@
 
 static const kn_isa P = KN_ISA_PORTABLE;
 
-static void near(double got, double want, double tolerance, const char *what) {
+static void near(double got, double want, double tolerance, const char *what)
+{
     if (fabs(got - want) <= tolerance) return;
     fail_msg("%s: got %.9g, want %.9g (tolerance %g)", what, got, want, tolerance);
 }
 
-static void numbers(void **state) {
+static void numbers(void **state)
+{
     (void)state;
     for (unsigned h = 0; h < 0x10000; h++) { /* half -> float -> half is the identity */
         float f = kn_f16_f32((uint16_t)h);
@@ -34,7 +36,8 @@ static void numbers(void **state) {
     near(kn_e2m1_f32(15), -6, 0, "e2m1 15");
 }
 
-static void codes_of_every_width(void **state) {
+static void codes_of_every_width(void **state)
+{
     (void)state;
     uint8_t stream[64] = {0};
     static const int widths[] = {2, 3, 4, 5, 6, 8};
@@ -51,7 +54,8 @@ static void codes_of_every_width(void **state) {
     }
 }
 
-static void exponentials(void **state) {
+static void exponentials(void **state)
+{
     (void)state;
     for (double x = -86.5; x < 88.7; x += 0.00731) {
         float f = (float)x;
@@ -69,7 +73,8 @@ static void exponentials(void **state) {
     assert_true(kn_siluf(0) == 0);
 }
 
-static double dot64(const float *a, const float *b, int n, double *size) {
+static double dot64(const float *a, const float *b, int n, double *size)
+{
     double sum = 0;
     *size = 0;
     for (int i = 0; i < n; i++) {
@@ -79,7 +84,8 @@ static double dot64(const float *a, const float *b, int n, double *size) {
     return sum;
 }
 
-static void products(void **state) {
+static void products(void **state)
+{
     (void)state;
     rng r = {1};
     for (int f = 0; f < N_FORMATS; f++) {
@@ -105,7 +111,8 @@ static void products(void **state) {
     }
 }
 
-static void norms_and_softmax(void **state) {
+static void norms_and_softmax(void **state)
+{
     (void)state;
     rng r = {2};
     for (int n = 1; n < 70; n += 3) {
@@ -141,7 +148,8 @@ static void norms_and_softmax(void **state) {
     }
 }
 
-static void rope(void **state) {
+static void rope(void **state)
+{
     (void)state;
     float half[10] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, pairs[10];
     float c[4] = {0.6f, 0.8f, 1, 0}, s[4] = {0.8f, 0.6f, 0, 1};
@@ -156,7 +164,8 @@ static void rope(void **state) {
     near(half[8] + pairs[9], 19, 0, "untouched");
 }
 
-static void top_k(void **state) {
+static void top_k(void **state)
+{
     (void)state;
     float s[8] = {1, 5, NAN, 5, 2, -1, 5, 2};
     int index[8];
@@ -167,7 +176,8 @@ static void top_k(void **state) {
     assert_memory_equal(index, want, sizeof want);
 }
 
-static void attention(void **state) {
+static void attention(void **state)
+{
     (void)state;
     rng r = {3};
     for (int round = 0; round < 40; round++) {
@@ -190,7 +200,8 @@ static void attention(void **state) {
     }
 }
 
-static void cache_types(void **state) {
+static void cache_types(void **state)
+{
     (void)state;
     rng r = {4};
     for (int dim = 1; dim < 100; dim++) {
@@ -210,7 +221,8 @@ static void cache_types(void **state) {
     }
 }
 
-static void recurrences(void **state) {
+static void recurrences(void **state)
+{
     (void)state;
     rng r = {5};
     int dk = 37, dv = 9;
@@ -252,7 +264,8 @@ static void recurrences(void **state) {
     free(S), free(k), free(q), free(v);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers),
         cmocka_unit_test(codes_of_every_width),

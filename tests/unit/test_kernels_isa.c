@@ -8,7 +8,8 @@
 
 #include <cmocka.h>
 
-static void same(const float *got, const float *want, size_t n, kn_isa isa, const char *what) {
+static void same(const float *got, const float *want, size_t n, kn_isa isa, const char *what)
+{
     for (size_t i = 0; i < n; i++) {
         if (kn_f32_bits(got[i]) == kn_f32_bits(want[i])) continue;
         if (got[i] != got[i] && want[i] != want[i]) continue;
@@ -17,7 +18,8 @@ static void same(const float *got, const float *want, size_t n, kn_isa isa, cons
     }
 }
 
-static void vectors_of(kn_isa isa) {
+static void vectors_of(kn_isa isa)
+{
     rng r = {11};
     const kn_isa P = KN_ISA_PORTABLE;
     for (int n = 1; n < 150; n++) {
@@ -63,7 +65,8 @@ static void vectors_of(kn_isa isa) {
     }
 }
 
-static void products_of(kn_isa isa) {
+static void products_of(kn_isa isa)
+{
     rng r = {12};
     for (int round = 0; round < 6; round++)
         for (int f = 0; f < N_FORMATS; f++) {
@@ -88,7 +91,8 @@ static void products_of(kn_isa isa) {
         }
 }
 
-static void batch_is_invisible(kn_isa isa) {
+static void batch_is_invisible(kn_isa isa)
+{
     rng r = {13};
     for (int f = 0; f < N_FORMATS; f++) {
         int rows = 33, n = 53, cols = 384;
@@ -107,7 +111,8 @@ static void batch_is_invisible(kn_isa isa) {
     }
 }
 
-static void attention_of(kn_isa isa) {
+static void attention_of(kn_isa isa)
+{
     rng r = {14};
     for (int round = 0; round < 60; round++) {
         int n = 1 + rng_below(&r, 20),
@@ -154,7 +159,8 @@ static void attention_of(kn_isa isa) {
     }
 }
 
-static void recurrences_of(kn_isa isa) {
+static void recurrences_of(kn_isa isa)
+{
     rng r = {15};
     for (int round = 0; round < 30; round++) {
         int dk = 1 + rng_below(&r, 140), dv = 1 + rng_below(&r, 40), n = dk * dv;
@@ -184,39 +190,46 @@ static void recurrences_of(kn_isa isa) {
     }
 }
 
-static void each_isa(void (*check)(kn_isa)) {
+static void each_isa(void (*check)(kn_isa))
+{
     static const kn_isa all[] = {KN_ISA_AVX2, KN_ISA_AVX512, KN_ISA_NEON};
     for (size_t i = 0; i < 3; i++)
         if (kn_isa_available(all[i])) check(all[i]);
 }
 
-static void vectors(void **state) {
+static void vectors(void **state)
+{
     (void)state;
     each_isa(vectors_of);
 }
 
-static void products(void **state) {
+static void products(void **state)
+{
     (void)state;
     each_isa(products_of);
 }
 
-static void batches(void **state) {
+static void batches(void **state)
+{
     (void)state;
     each_isa(batch_is_invisible);
     batch_is_invisible(KN_ISA_PORTABLE);
 }
 
-static void attention(void **state) {
+static void attention(void **state)
+{
     (void)state;
     each_isa(attention_of);
 }
 
-static void recurrences(void **state) {
+static void recurrences(void **state)
+{
     (void)state;
     each_isa(recurrences_of);
 }
 
-static void names(void **state) {
+static void names(void **state)
+{
     (void)state;
     kn_isa isa;
     assert_true(kn_isa_parse("auto", &isa) && isa == kn_isa_best() && kn_isa_available(isa));
@@ -226,7 +239,8 @@ static void names(void **state) {
     assert_false(kn_isa_available((kn_isa)17));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names),   cmocka_unit_test(vectors),   cmocka_unit_test(products),
         cmocka_unit_test(batches), cmocka_unit_test(attention), cmocka_unit_test(recurrences),

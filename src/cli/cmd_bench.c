@@ -1,0 +1,45 @@
+/* flash-moe bench: measured speed against this machine's bounds. */
+#include "base/pool.h"
+#include "cli/bench_kernels.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+
+#include <stdio.h>
+
+static const cli_option options[] = {
+    {"kernels", 0, CLI_FLAG, NULL, 0, 0, "measure the arithmetic alone, no model needed"},
+    {"only", 0, CLI_TEXT, "NAME", 0, 0, "kernels whose name holds this text"},
+    {"isa", 0, CLI_CHOICE, "auto|portable|avx2|avx512|neon", 0, 0, "instruction set"},
+    {"threads", 't', CLI_INT, "N", 1, 1024, "compute threads (default: physical cores)"},
+    {"json", 0, CLI_FLAG, NULL, 0, 0, "one JSON object on stdout"},
+    {0},
+};
+static const cli_group bench_group = {"Measurement", options, true};
+
+const cli_spec spec_bench = {
+    .arguments = "",
+    .about = "Measures bytes and operations a second of each kernel, beside the machine's own\n"
+             "streaming read rate.",
+    .examples = "  flash-moe bench --kernels\n"
+                "  flash-moe bench --kernels --only 4-bit --isa avx2 -t 1\n",
+    .groups = {&bench_group},
+};
+
+int cmd_bench(int argc, char **argv)
+{
+    cli_args args;
+    int status = cli_parse(&spec_bench, argc, argv, &args);
+    if (status >= 0) return status;
+    kn_isa isa = KN_ISA_PORTABLE;
+    kn_isa_parse(cli_text(&args, "isa", "auto"), &isa);
+    if (!kn_isa_available(isa)) {
+        fprintf(stderr, "flash-moe: this CPU or build has no %s\n", kn_isa_name(isa));
+        return 1;
+    }
+    if (!cli_has(&args, "kernels")) {
+        fputs("flash-moe: bench: say --kernels\n", stderr);
+        return 2;
+    }
+    return bench_kernels(isa, cli_int(&args, "threads", bs_default_threads()),
+                         cli_text(&args, "only", NULL), cli_has(&args, "json"));
+}

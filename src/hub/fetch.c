@@ -18,6 +18,7 @@ typedef struct hb_range {
     hb_piece *piece; /* NULL: not in flight */
     hb_headers headers;
     uint64_t skip; /* bytes still to pass over: a server without ranges starts at 0 */
+    bool whole;    /* asked without a range, for all of the file */
     bool judged;   /* the status line was looked at and the body is wanted */
     char message[CURL_ERROR_SIZE];
 } hb_range;
@@ -55,12 +56,12 @@ static bool judge(hb_range *r) {
         return false;
     }
     uint64_t from = r->piece->start + r->piece->length;
-    if (status == 206 && (!h->has_range || h->range_start != from || f->whole)) {
+    if (status == 206 && (!h->has_range || h->range_start != from || r->whole)) {
         f->status = fm_fail(f->err, FM_E_NETWORK, "%s/%s: the server sent another range than asked",
                             f->client->repo, f->file);
         return false;
     }
-    if (status == 200 && !f->whole && (from || r->piece->limit != f->partial->size)) {
+    if (status == 200 && !r->whole) { /* the front alone can go on, from byte 0 */
         f->whole = true;
         return false;
     }
@@ -95,12 +96,12 @@ static fm_status begin(hb_fetch *f, hb_range *r, fm_error *err) {
     fm_status status = hb_prepare(f->client, r->easy, f->meta->url, err);
     if (status) return status;
     r->judged = false;
-    r->skip = f->whole ? piece->length : 0;
+    r->whole = f->whole || (!piece->start && !piece->length && piece->limit == f->partial->size);
+    r->skip = r->whole ? piece->length : 0;
     *r->message = 0;
     snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)(piece->start + piece->length),
              (unsigned long long)(piece->limit - 1));
-    bool all = !piece->start && !piece->length && piece->limit == f->partial->size;
-    if (!f->whole && !all) curl_easy_setopt(r->easy, CURLOPT_RANGE, range);
+    if (!r->whole) curl_easy_setopt(r->easy, CURLOPT_RANGE, range);
     curl_easy_setopt(r->easy, CURLOPT_HEADERFUNCTION, hb_header_line);
     curl_easy_setopt(r->easy, CURLOPT_HEADERDATA, &r->headers);
     curl_easy_setopt(r->easy, CURLOPT_WRITEFUNCTION, take_bytes);
@@ -194,7 +195,7 @@ static fm_status mend(hb_fetch *f, hb_range *r, CURLcode code, fm_error *err) {
     char *target = NULL;
     curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(r->easy, CURLINFO_REDIRECT_URL, &target);
-    if (f->whole && !r->judged && status == 200) return FM_OK;
+    if (f->whole && !r->whole && status == 200) return FM_OK;        /* starts over as a whole */
     if (status >= 300 && code == CURLE_WRITE_ERROR) code = CURLE_OK; /* its body was not wanted */
     if (!code && target) return follow(f, target, err);
     bool refused = status == 401 || status == 403 || status == 404 || status == 410;

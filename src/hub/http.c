@@ -120,7 +120,7 @@ static bool same_part(CURLU *a, CURLU *b, CURLUPart part) {
     return same;
 }
 
-static bool same_origin(const char *one, const char *two) {
+bool hb_same_origin(const char *one, const char *two) {
     CURLU *a = curl_url(), *b = curl_url();
     bool same = a && b && !curl_url_set(a, CURLUPART_URL, one, 0) &&
                 !curl_url_set(b, CURLUPART_URL, two, 0) && same_part(a, b, CURLUPART_SCHEME) &&
@@ -147,7 +147,7 @@ fm_status hb_prepare(const hb_client *client, CURL *easy, const char *url, fm_er
     ok = ok && !curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)c->stall_s);
     ok = ok && !curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)c->stall_s);
     ok = ok && !curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1024L);
-    if (ok && client->bearer && same_origin(url, c->endpoint))
+    if (ok && client->bearer && hb_same_origin(url, c->endpoint))
         ok = !curl_easy_setopt(easy, CURLOPT_HTTPHEADER, client->bearer);
     return ok ? FM_OK : fm_fail(err, FM_E_NETWORK, "libcurl cannot use the URL %.300s", url);
 }

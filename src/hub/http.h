@@ -60,6 +60,9 @@ unsigned hb_backoff_ms(const hb_config *c, unsigned failures, curl_off_t retry_a
 /* Sleep; FM_E_CANCELLED as soon as the hooks say so. */
 fm_status hb_sleep(const hb_client *client, unsigned ms, fm_error *err);
 
+/* The same scheme, host and port. */
+bool hb_same_origin(const char *one, const char *two);
+
 /* Is going from one URL to the other a step that may be taken: no fall from https to http. */
 bool hb_redirect_allowed(const char *from, const char *to);
 

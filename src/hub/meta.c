@@ -41,14 +41,16 @@ static fm_status check_meta(const hb_client *client, const char *revision, const
     return FM_OK;
 }
 
-/* One HEAD. *more is set when it only led to another place; url is replaced then. */
+/* One HEAD. *more is set when it only led to another place on the hub (a renamed model); url is
+ * replaced then. Leaving the hub without an ETag of its own is not followed: the name and the hash
+ * of a file must come from the hub. */
 static fm_status hop(hb_client *client, const char *revision, const char *file, char **url,
                      bool *more, hb_meta *out, fm_error *err) {
     hb_reply reply;
     fm_status status = hb_request(client, true, *url, 0, &reply, err);
     if (status) return fm_prefix(err, "%s/%s", client->repo, file);
     bool redirect = reply.status >= 300 && reply.status < 400 && reply.redirect;
-    *more = redirect && !*reply.headers.linked_etag;
+    *more = redirect && !*reply.headers.linked_etag && hb_same_origin(*url, reply.redirect);
     if (redirect && !hb_redirect_allowed(*url, reply.redirect))
         status = fm_fail(err, FM_E_NETWORK, "%s/%s: refused a redirect from https to %.200s",
                          client->repo, file, reply.redirect);

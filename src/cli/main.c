@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ static const cli_verb *find_verb(const char *name) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* beyond a file size limit a write fails and the failure is told */
     if (argc < 2) return overview(stderr);
     const char *name = argv[1];
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {

@@ -95,6 +95,19 @@ static fm_status find_pieces(hb_partial *p, fm_error *err) {
     return status;
 }
 
+/* A piece inside what others hold brings nothing, and would hide where the gaps are. */
+static void drop_covered(hb_partial *p) {
+    uint64_t reached = end_of(p->pieces[0]);
+    for (size_t i = 1; i < p->n_pieces;) {
+        if (end_of(p->pieces[i]) > reached) {
+            reached = end_of(p->pieces[i++]);
+        } else {
+            remove_file_of(p, p->pieces[i]);
+            drop_piece(p, i);
+        }
+    }
+}
+
 /* git hashes a file with "blob <size>\0" before it. */
 static void start_hash(hb_partial *p) {
     size_t n = strlen(p->etag), hex = strspn(p->etag, "0123456789abcdef");
@@ -127,6 +140,7 @@ fm_status hb_partial_open(const char *blob, const char *etag, uint64_t size, hb_
             front->length = (uint64_t)st.st_size > size ? 0 : (uint64_t)st.st_size;
     }
     if (!status) status = find_pieces(out, err);
+    if (!status) drop_covered(out);
     if (!status) start_hash(out);
     if (status) hb_partial_close(out);
     return status;

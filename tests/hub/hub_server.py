@@ -23,7 +23,7 @@ class Model:
     def __init__(self, files, commit=None, refs=("main",), lfs=None):
         self.files = files
         self.lfs = {n for n in files if n.endswith(".safetensors")} if lfs is None else set(lfs)
-        self.commit = commit or hashlib.sha1(repr(sorted(files)).encode()).hexdigest()
+        self.commit = commit or hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
         self.refs = set(refs)
 
     def etag(self, name):
@@ -78,7 +78,8 @@ class Hub:
         return None
 
     def bytes_sent(self, host="storage"):
-        return sum(n for (h, _), spans in self.sent.items() if h == host for _, n in spans)
+        with self.lock:
+            return sum(n for (h, _), spans in self.sent.items() if h == host for _, n in spans)
 
 
 class Server(ThreadingHTTPServer):

@@ -16,12 +16,12 @@ typedef struct cli_verb {
 /* The table of all verbs, ended by a NULL name. */
 extern const cli_verb cli_verbs[];
 
-extern const struct cli_spec spec_completion, spec_version;
+extern const struct cli_spec spec_chat, spec_completion, spec_plan, spec_run, spec_score,
+    spec_version;
+cli_verb_fn cmd_chat, cmd_completion, cmd_plan, cmd_run, cmd_score, cmd_version;
 
 extern const struct cli_spec spec_list, spec_pull, spec_rm;
 cli_verb_fn cmd_list, cmd_pull, cmd_rm;
-
-cli_verb_fn cmd_completion, cmd_version;
 
 extern const struct cli_spec spec_tokenize, spec_detokenize;
 

@@ -3,6 +3,10 @@
 #include <stddef.h>
 
 const cli_verb cli_verbs[] = {
+    {"run", "answer one prompt", cmd_run, &spec_run},
+    {"chat", "talk to the model in the terminal", cmd_chat, &spec_chat},
+    {"plan", "what fits and how fast, before any weight is read", cmd_plan, &spec_plan},
+    {"score", "logits and log-probabilities of given tokens", cmd_score, &spec_score},
     {"pull", "download a model from the hub: resumable, verified", cmd_pull, &spec_pull},
     {"list", "list the models in the hub cache", cmd_list, &spec_list},
     {"rm", "remove models from the hub cache", cmd_rm, &spec_rm},

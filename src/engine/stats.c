@@ -1,0 +1,108 @@
+#include "engine/internal.h"
+
+#include <string.h>
+
+static const char *policy_name(xp_policy policy) {
+    return policy == XP_LRU ? "lru" : policy == XP_LCP ? "lcp" : "lfru";
+}
+
+static const char *io_name(xp_io io) {
+    return io == XP_IO_URING ? "uring" : io == XP_IO_PREAD ? "pread" : "auto";
+}
+
+/* The machine's own limit on decoding: what a token reads from memory, and what its misses read
+ * from disk, each at the full rate and at the same time. */
+static void reckon_bound(const en_engine *e, const en_totals *t, en_stats *out) {
+    const md_info *info = md_describe(e->model);
+    if (e->memory_rate <= 0 || !t->decoded) return;
+    double routed = (double)info->expert_bytes * info->top_k * info->n_moe_layers;
+    double memory_s = ((double)info->decode_read_bytes + routed) / e->memory_rate;
+    double disk_s = 0;
+    if (e->disk_rate > 0) disk_s = (double)t->decode_bytes / (double)t->decoded / e->disk_rate;
+    double s = memory_s > disk_s ? memory_s : disk_s;
+    if (s <= 0) return;
+    out->bound_tok_s = 1 / s;
+    out->bound_fraction = out->decode_tok_s / out->bound_tok_s;
+}
+
+static void fill_held(const en_engine *e, en_stats *out) {
+    const en_plan *p = &e->plan;
+    out->load_ms = e->load_ms;
+    out->budget_bytes = p->budget_bytes;
+    out->floor_bytes = p->floor_bytes;
+    out->resident_bytes = p->resident_bytes;
+    out->state_bytes = p->state_bytes;
+    out->scratch_bytes = p->scratch_bytes;
+    out->peak_rss_bytes = en_peak_rss_bytes();
+    out->isa = kn_isa_name(e->options.isa);
+    out->mode = e->options.mode == EN_PREDICTIVE ? "predictive" : "exact";
+    out->threads = e->options.threads;
+}
+
+void en_get_stats(en_engine *e, en_stats *out) {
+    *out = (en_stats){0};
+    fill_held(e, out);
+    pthread_mutex_lock(&e->lock);
+    en_totals t = e->totals;
+    const xp_stats x = e->expert_stats, b = e->expert_base;
+    out->prefix_bytes = e->prefix_used;
+    out->active = e->running;
+    out->waiting = e->waiting;
+    pthread_mutex_unlock(&e->lock);
+
+    out->ttft_ms = t.ttft_s * 1e3;
+    out->prefill_tok_s = t.prompt_s > 0 ? (double)t.prompt_fed / t.prompt_s : 0;
+    out->decode_tok_s = t.decode_s > 0 ? (double)t.decoded / t.decode_s : 0;
+    out->prompt_tokens = t.prompt_tokens;
+    out->cached_tokens = t.cached_tokens;
+    out->tokens = t.tokens;
+    out->requests = t.requests;
+    out->steps = t.steps;
+    out->expert_hits = x.hits - b.hits;
+    out->expert_misses = x.misses - b.misses;
+    out->prefetch_useful = x.prefetch_useful - b.prefetch_useful;
+    out->prefetch_wasted = x.prefetch_wasted - b.prefetch_wasted;
+    uint64_t asked = out->expert_hits + out->expert_misses;
+    out->hit_rate = asked ? (double)out->expert_hits / (double)asked : 1;
+    out->bytes_read = x.bytes_read - b.bytes_read;
+    out->read_ms_exposed = (double)(x.exposed_ns - b.exposed_ns) * 1e-6;
+    out->slot_bytes = x.slot_bytes;
+    out->slots = x.slots;
+    out->direct_io = x.direct_io;
+    out->io = io_name(x.io);
+    out->policy = policy_name(x.policy);
+    reckon_bound(e, &t, out);
+}
+
+void en_reset_stats(en_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    e->totals = (en_totals){.steps = e->totals.steps};
+    e->expert_base = e->expert_stats;
+    pthread_mutex_unlock(&e->lock);
+}
+
+void en_set_rates(en_engine *e, double disk_bytes_s, double memory_bytes_s) {
+    pthread_mutex_lock(&e->lock);
+    e->disk_rate = disk_bytes_s;
+    e->memory_rate = memory_bytes_s;
+    pthread_mutex_unlock(&e->lock);
+}
+
+json_t *en_stats_json(const en_stats *s) {
+    return json_pack(
+        "{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:f,"
+        " s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:b, s:s, s:s, s:s, s:i, s:s, s:f, s:f}",
+        "load_ms", s->load_ms, "ttft_ms", s->ttft_ms, "prefill_tok_s", s->prefill_tok_s,
+        "decode_tok_s", s->decode_tok_s, "tokens", (json_int_t)s->tokens, "prompt_tokens",
+        (json_int_t)s->prompt_tokens, "cached_tokens", (json_int_t)s->cached_tokens, "expert_hits",
+        (json_int_t)s->expert_hits, "expert_misses", (json_int_t)s->expert_misses, "hit_rate",
+        s->hit_rate, "prefetch_useful", (json_int_t)s->prefetch_useful, "prefetch_wasted",
+        (json_int_t)s->prefetch_wasted, "bytes_read", (json_int_t)s->bytes_read, "read_ms_exposed",
+        s->read_ms_exposed, "budget_bytes", (json_int_t)s->budget_bytes, "floor_bytes",
+        (json_int_t)s->floor_bytes, "resident_bytes", (json_int_t)s->resident_bytes, "slot_bytes",
+        (json_int_t)s->slot_bytes, "slots", s->slots, "state_bytes", (json_int_t)s->state_bytes,
+        "scratch_bytes", (json_int_t)s->scratch_bytes, "prefix_bytes", (json_int_t)s->prefix_bytes,
+        "peak_rss_bytes", (json_int_t)s->peak_rss_bytes, "direct_io", s->direct_io, "io", s->io,
+        "policy", s->policy, "isa", s->isa, "threads", s->threads, "mode", s->mode, "bound_tok_s",
+        s->bound_tok_s, "bound_fraction", s->bound_fraction);
+}

@@ -178,7 +178,8 @@ void cli_print_stats(en_engine *engine) {
 
 fm_status cli_read_input(const char *path, bs_buf *out, fm_error *err) {
     enum { MOST = 256 << 20 };
-    bool standard = !strcmp(path, "-");
+    bool standard = !path || !strcmp(path, "-");
+    if (standard) path = "stdin";
     int fd = standard ? 0 : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return fm_fail_errno(err, errno, "%s: cannot open", path);
     fm_status status = FM_OK;

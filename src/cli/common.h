@@ -42,7 +42,7 @@ int cli_output_status(void);
 void cli_print_stats(en_engine *engine);
 bool cli_put_json(json_t *value); /* takes the reference; a line */
 
-/* A file, or "-" for stdin, whole. */
+/* A whole file; "-" or NULL for stdin. */
 fm_status cli_read_input(const char *path, bs_buf *out, fm_error *err);
 
 /* Routing as JSON lines: {"token": n, "step": s, "layers": [[experts of layer 0], ...]}; the tokens

@@ -27,16 +27,6 @@ bool cli_read_line(bs_buf *line)
     return c != EOF || line->length;
 }
 
-fm_status cli_read_input(const char *file, bs_buf *out, fm_error *err)
-{
-    char chunk[65536];
-    size_t n;
-    if (file) return bs_read_file(file, SIZE_MAX / 2, out, err);
-    while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0)
-        if (!bs_buf_append(out, chunk, n)) return fm_fail_nomem(err, "reading stdin");
-    return ferror(stdin) ? fm_fail(err, FM_E_IO, "stdin: cannot read") : FM_OK;
-}
-
 void cli_print_json(const json_t *v)
 {
     json_dumpf(v, stdout, JSON_ENCODE_ANY | JSON_COMPACT);

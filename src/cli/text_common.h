@@ -3,7 +3,7 @@
 #define CLI_TEXT_COMMON_H
 
 #include "base/buf.h"
-#include "cli/options.h"
+#include "cli/common.h"
 #include "text/tokenizer.h"
 
 #include <jansson.h>
@@ -14,9 +14,6 @@ fm_status cli_tokenizer_path(const cli_args *a, char **out, fm_error *err);
 
 /* The next line of stdin without its newline; false at the end. Lines are cut at '\n' only. */
 bool cli_read_line(bs_buf *line);
-
-/* The file, or all of stdin when file is NULL. */
-fm_status cli_read_input(const char *file, bs_buf *out, fm_error *err);
 
 /* Print a JSON value and a newline. */
 void cli_print_json(const json_t *v);

@@ -174,6 +174,7 @@ static fm_status open_all(md_model *m, const char *dir, fm_error *err)
     fm_status status = read_json(m, err);
     if (!status)
         status = md_config_read(&m->config, m->json, m->path, m->options.mlx_router, err);
+    if (!status) status = md_check_quantisation(m->json, m->path, err);
     if (!status && dir) status = ts_open(dir, &m->store, err);
     if (!status) status = make_layers(m, err);
     if (!status) status = md_find_layout(m, err);

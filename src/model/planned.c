@@ -1,6 +1,8 @@
 /* planned.c - how a checkpoint would be stored, told by its config alone. */
 #include "model/schema.h"
 
+#include "base/error.h"
+
 #include <string.h>
 
 static const json_t *quantisation_of(const json_t *config)
@@ -11,6 +13,43 @@ static const json_t *quantisation_of(const json_t *config)
     return json_is_object(q) && !json_object_get(q, "quant_method") ? q : NULL;
 }
 
+static const char *const modes[] = {"affine", "mxfp4", "nvfp4", "mxfp8"};
+
+static bool is_one_of(const json_t *v, const int *allowed, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (json_is_integer(v) && json_integer_value(v) == allowed[i]) return true;
+    return false;
+}
+
+/* One dict of the section: the whole, or a module's own. */
+static fm_status check_dict(const json_t *q, const char *where, const char *path, fm_error *err)
+{
+    static const int bits[] = {2, 3, 4, 5, 6, 8}, groups[] = {16, 32, 64, 128};
+    const json_t *b = json_object_get(q, "bits"), *g = json_object_get(q, "group_size");
+    const json_t *mode = json_object_get(q, "mode");
+    const char *wrong = NULL;
+    if (b && !is_one_of(b, bits, 6)) wrong = "bits";
+    if (g && !json_is_null(g) && !is_one_of(g, groups, 4)) wrong = "group_size";
+    for (size_t i = 0; mode && i < sizeof modes / sizeof *modes; i++)
+        if (json_is_string(mode) && !strcmp(json_string_value(mode), modes[i])) mode = NULL;
+    if (mode) wrong = "mode";
+    if (!wrong) return FM_OK;
+    return fm_fail(err, FM_E_FORMAT, "%s: %.200s: %s is none of the values that exist", path, where,
+                   wrong);
+}
+
+fm_status md_check_quantisation(const json_t *config, const char *path, fm_error *err)
+{
+    const json_t *q = quantisation_of(config);
+    fm_status status = q ? check_dict(q, "quantization", path, err) : FM_OK;
+    const char *module;
+    json_t *own;
+    json_object_foreach((json_t *)q, module, own)
+        if (json_is_object(own) && !status) status = check_dict(own, module, path, err);
+    return status;
+}
+
 static kn_format float_format(const json_t *config)
 {
     const json_t *text = md_config_text(config);
@@ -19,15 +58,6 @@ static kn_format float_format(const json_t *config)
     if (type && !strcmp(type, "float32")) return KN_F32;
     if (type && !strcmp(type, "float16")) return KN_F16;
     return KN_BF16;
-}
-
-static bool has_overrides(const json_t *q)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)q, key, value)
-        if (json_is_object(value) || json_is_boolean(value)) return true;
-    return false;
 }
 
 static int int_of(const json_t *q, const char *name, int fallback)
@@ -59,8 +89,7 @@ kn_mat md_planned_format(const json_t *config, const md_spec *spec)
             m.bits = int_of(own, "bits", 4);
             m.group = int_of(own, "group_size", 64);
             set_mode(&m, json_string_value(json_object_get(own, "mode")));
-        } else if (spec->bits == 8 && !has_overrides(q))
-            m = (kn_mat){.format = KN_AFFINE, .bits = 8, .group = 64};
+        }
         if (json_is_false(own) || spec->cols % m.group) m = plain;
     }
     m.scale_type = plain.format;
@@ -75,6 +104,7 @@ uint64_t md_stored_bytes(const md_spec *spec, const kn_mat *format, size_t float
 {
     uint64_t count = spec->count ? (uint64_t)spec->count : 1, rows = (uint64_t)spec->rows;
     uint64_t one = format->row_bytes + (format->format == KN_AFFINE ? 2 : 1) * format->scale_row_bytes;
+    if (spec->keeps_f32) float_bytes = sizeof(float);
     if (spec->kind == MD_VECTOR) one = float_bytes * (spec->cols ? (uint64_t)spec->cols : 1);
     else if (spec->bias) one += float_bytes;
     return count * rows * one;

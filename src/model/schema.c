@@ -174,7 +174,7 @@ static void add_deltanet(builder *b)
         part(ba, MD_DN_A, nv);
     }
     add_conv(b, 2 * kd + vd, false);
-    vector(b, m, "A_log", MD_A_LOG, nv);
+    vector(b, m, "A_log", MD_A_LOG, nv)->keeps_f32 = c->family->flat_delta;
     vector(b, m, "dt_bias", MD_DT_BIAS, nv);
     norm(b, m, "norm", MD_MIX_NORM, c->dn_v_dim, false);
     matrix(b, m, "out_proj", MD_O, c->hidden, vd);
@@ -256,6 +256,7 @@ static void add_moe(builder *b)
     if (c->router.bias) {
         md_spec *bias = vector(b, n->moe, n->router_bias, MD_ROUTER_BIAS, c->n_experts);
         bias->optional = c->router.score == MD_SCORE_SOFTMAX;
+        bias->keeps_f32 = true;
     }
     int width = c->layer[b->layer].expert_width;
     static const char *const names[3] = {"gate_proj", "up_proj", "down_proj"};

@@ -63,6 +63,7 @@ typedef struct md_spec {
     int bits;
     bool bias;     /* NAME.bias goes with it */
     bool optional; /* may be absent */
+    bool keeps_f32; /* the converter leaves it float32 */
     bool plus_one; /* a raw checkpoint stores w - 1 */
     md_order order;
     int n_parts;
@@ -95,9 +96,12 @@ void md_schema_free(md_schema *s);
 /* Which stored row is row i of the un-ordered matrix. */
 int md_source_row(const md_arch *c, md_order order, int i);
 
+/* Bits, group sizes and modes of config.json's quantization are values that exist. */
+fm_status md_check_quantisation(const json_t *config, const char *path, fm_error *err);
+
 /* How a quantised or float tensor is stored, told by config.json alone: the format, bits and group
- * for a spec's matrix. Overrides of `quantization` count; without any override the converter's
- * default (8-bit routers) holds; without `quantization`, torch_dtype. */
+ * for a spec's matrix. `quantization` with its overrides counts, as in a converted checkpoint;
+ * without it torch_dtype does. */
 kn_mat md_planned_format(const json_t *config, const md_spec *spec);
 
 /* Bytes of the spec's weights as stored: codes, scales, biases, bias. */

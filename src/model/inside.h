@@ -127,6 +127,8 @@ struct md_run {
     int max_tokens, max_logits, threads;
     md_route_fn *watch;
     void *watch_arg;
+    bool router_only;
+    md_mass mass;
 
     unsigned char *memory;
     size_t bytes;

@@ -109,6 +109,19 @@ fm_status md_run_create(const md_model *model, xp_cache *experts, bs_pool *pool,
 void md_run_destroy(md_run *run);
 void md_run_watch_routes(md_run *run, md_route_fn *fn, void *arg);
 
+/* Compute routers and shared experts only, no routed expert: fast, WRONG text, for finding out which
+ * experts a prompt is likely to want (the seed's router-only discovery). */
+void md_run_router_only(md_run *run, bool on);
+
+/* Router weight that was to be applied, and the part of it that was not because the expert was
+ * missing from a fixed resident set (experts/fixed.h); with XP_FIXED_SKIP the others of the token
+ * are scaled up so that their sum stays. Since md_run_create. dropped is 0 in exact runs. */
+typedef struct md_mass {
+    double routed, dropped;
+    uint64_t picks, dropped_picks;
+} md_mass;
+void md_run_mass(const md_run *run, md_mass *out);
+
 /* One forward step over n tokens of any number of sequences (prefill chunks and decode tokens
  * together). logits: [number of want_logits][vocab], in order of the tokens. On error every state
  * of the batch is left as it was before the call where that is possible, and is reset otherwise

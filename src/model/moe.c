@@ -16,6 +16,7 @@ typedef struct moe {
     int layer, n, k, n_chosen;
     int filled;         /* rows of r->outputs that are taken */
     bool shared_done;
+    bool skipped;       /* a fixed resident set left experts out */
     const xp_layer *x;  /* of the expert source */
 } moe;
 
@@ -197,12 +198,30 @@ static int rows_of(const md_run *r, const xp_ticket *t)
     return r->first_of[t->expert + 1] - r->first_of[t->expert];
 }
 
+/* Experts that a fixed resident set lacks: count what is lost, and how many will not be handed out
+ * at all (skipped, not substituted). */
+static int note_missing(moe *m, const xp_ticket *tickets, int n)
+{
+    md_run *r = m->r;
+    int skipped = 0;
+    for (int i = 0; i < n; i++) {
+        if (!tickets[i].missing) continue;
+        int e = tickets[i].expert;
+        for (int p = r->first_of[e]; p < r->first_of[e + 1]; p++)
+            r->mass.dropped += r->weights[r->order[p]];
+        r->mass.dropped_picks += (uint64_t)rows_of(r, &tickets[i]);
+        skipped += tickets[i].taken;
+    }
+    m->skipped |= skipped > 0;
+    return skipped;
+}
+
 /* Compute a wave of n tickets: what is ready first, as many as fit in one bundle. */
 static fm_status compute_wave(moe *m, xp_ticket *tickets, int n, fm_error *err)
 {
     md_run *r = m->r;
     int carried = -1; /* handed out, but did not fit any more */
-    for (int done = 0; done < n;) {
+    for (int done = note_missing(m, tickets, n); done < n;) {
         int n_ready = 0, rows = 0;
         while (done + n_ready < n) {
             int i = carried >= 0 ? carried : xp_ready(r->experts, tickets, n);
@@ -312,6 +331,30 @@ static void hint_next(moe *m)
     }
 }
 
+/* --- a fixed resident set --------------------------------------------------------------------- */
+
+/* Scale the weights of the experts that were computed so that each token keeps the sum it had. */
+static void keep_weight_sum(moe *m)
+{
+    md_run *r = m->r;
+    for (int t = 0; t < m->n; t++) {
+        float all = 0, there = 0;
+        for (int i = t * m->k; i < (t + 1) * m->k; i++) {
+            if (r->picks[i] >= 0) all += r->weights[i];
+            if (r->place[i] >= 0) there += r->weights[i];
+        }
+        if (there == all || there == 0) continue;
+        for (int i = t * m->k; i < (t + 1) * m->k; i++) r->weights[i] *= all / there;
+    }
+}
+
+static void count_mass(const moe *m)
+{
+    md_run *r = m->r;
+    for (int i = 0; i < m->n * m->k; i++)
+        if (r->picks[i] >= 0) r->mass.routed += r->weights[i], r->mass.picks++;
+}
+
 /* --- the block -------------------------------------------------------------------------------- */
 
 static void add_up(void *arg, int t, int worker)
@@ -340,9 +383,12 @@ fm_status md_moe(md_run *r, int layer, fm_error *err)
     md_for_tokens(r, route_token, &m, r->n, 16 * (size_t)m.c->n_experts);
     watch_routes(&m);
     collect(&m);
-    fm_status status = m.n_chosen ? compute_experts(&m, err) : FM_OK;
+    count_mass(&m);
+    bool wanted = m.n_chosen && !r->router_only;
+    fm_status status = wanted ? compute_experts(&m, err) : FM_OK;
     if (status) return status;
     compute_shared(&m);
+    if (m.skipped) keep_weight_sum(&m);
     md_for_tokens(r, add_up, &m, r->n, (size_t)(m.k + 1) * (size_t)m.c->hidden);
     return FM_OK;
 }

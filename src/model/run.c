@@ -179,6 +179,16 @@ void md_run_destroy(md_run *run)
     bs_free(run);
 }
 
+void md_run_router_only(md_run *run, bool on)
+{
+    run->router_only = on;
+}
+
+void md_run_mass(const md_run *run, md_mass *out)
+{
+    *out = run->mass;
+}
+
 void md_run_watch_routes(md_run *run, md_route_fn *fn, void *arg)
 {
     run->watch = fn;

@@ -3,6 +3,7 @@
 #include "model/model.h"
 
 #include "base/mem.h"
+#include "experts/fixed.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -228,10 +229,69 @@ static void refuses_what_cannot_be(void **unused)
     tear_down(&f);
 }
 
+/* The seed's lossy modes: with everything resident they are exact; with part of it, what is dropped is
+ * counted, and after a refresh with room for all the text is exact again. */
+static void a_fixed_set_is_lossy_and_says_so(void **unused)
+{
+    (void)unused;
+    static const int ids[12] = {1, 300, 17, 45, 999, 2048, 77, 5, 600, 4000, 31, 8};
+    fixture f;
+    set_up(&f, 1, 64);
+    md_state *s = new_state(&f);
+    md_mass mass;
+    float *exact = feed(&f, s, ids, 12, 12); /* reads what the prompt needs, nothing else */
+    md_run_mass(f.run, &mass);
+    assert_true(mass.dropped == 0 && mass.picks == 12 * 4 * 8);
+    for (xp_fixed fixed = XP_FIXED_SKIP; fixed <= XP_FIXED_SUBSTITUTE; fixed++) {
+        assert_int_equal(xp_set_fixed(f.cache, fixed, NULL), FM_OK);
+        md_state_reset(s);
+        float *same = feed(&f, s, ids, 12, 5);
+        assert_memory_equal(same, exact, 12 * (size_t)f.vocab * sizeof(float));
+        free(same);
+        static const int other[6] = {7000, 123, 4567, 2345, 890, 6001};
+        md_state_reset(s);
+        float *lossy = feed(&f, s, other, 6, 6);
+        for (int i = 0; i < 6 * f.vocab; i++) assert_true(isfinite(lossy[i]));
+        free(lossy);
+    }
+    md_run_mass(f.run, &mass);
+    assert_true(mass.dropped > 0 && mass.dropped < mass.routed);
+    assert_true(mass.dropped_picks > 0 && mass.dropped_picks < mass.picks);
+    xp_refresh_stats r;
+    assert_int_equal(xp_refresh(f.cache, 64, 64, &r, NULL), FM_OK);
+    assert_true(r.swaps > 0);
+    assert_int_equal(xp_set_fixed(f.cache, XP_FIXED_OFF, NULL), FM_OK);
+    md_state_reset(s);
+    float *again = feed(&f, s, ids, 12, 1);
+    assert_memory_equal(again, exact, 12 * (size_t)f.vocab * sizeof(float));
+    free(again);
+    free(exact);
+    md_state_destroy(s);
+    tear_down(&f);
+}
+
+static void router_only_reads_nothing(void **unused)
+{
+    (void)unused;
+    static const int ids[4] = {1, 300, 17, 45};
+    fixture f;
+    set_up(&f, 1, 16);
+    md_state *s = new_state(&f);
+    md_run_router_only(f.run, true);
+    free(feed(&f, s, ids, 4, 4));
+    xp_stats stats;
+    xp_get_stats(f.cache, &stats);
+    assert_int_equal(stats.bytes_read, 0);
+    md_state_destroy(s);
+    tear_down(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_the_reference),
+        cmocka_unit_test(a_fixed_set_is_lossy_and_says_so),
+        cmocka_unit_test(router_only_reads_nothing),
         cmocka_unit_test(no_cut_changes_a_bit),
         cmocka_unit_test(no_company_changes_a_bit),
         cmocka_unit_test(snapshots_and_copies_go_back),

@@ -22,11 +22,15 @@ enum { TILE_TOKENS = 6, MATVEC_TOKENS = 2 };
 
 #include "kernels/integer_avx512.h"
 
+#include "kernels/gemm_avx512.h"
+
 static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
                    int t0, int t1)
 {
     bool whole_lanes = w->format != KN_F8_BLOCK || w->cols % 16 == 0;
-    if (kn_is_integer_product(a, w)) {
+    if (kn_is_integer_product(a, w) && t1 - t0 > MATVEC_TOKENS) {
+        gemm_integer(y, y_stride, w, a, row0, row1, t0, t1);
+    } else if (kn_is_integer_product(a, w)) {
         matmul_integer(y, y_stride, w, a, row0, row1, t0, t1);
     } else if (t1 - t0 <= MATVEC_TOKENS && whole_lanes) {
         for (int t = t0; t < t1; t++)

@@ -153,7 +153,9 @@ static fm_status plan(const cli_args *a, const char *path, fm_error *err) {
     cli_engine_options(a, &o);
     md_options options = {.isa = o.isa,
                           .precision = o.precision,
-                          .kv_type = o.kv_bits == 8 ? KN_KV_I8 : KN_KV_F16,
+                          .kv_type = o.kv_bits == 8    ? KN_KV_I8
+                                     : o.kv_bits == 16 ? KN_KV_F16
+                                                       : KN_KV_F32,
                           .mlx_router = o.mlx_router};
     md_model *model;
     fm_status status = open_model(path, &options, &model, err);

@@ -18,7 +18,7 @@ static const cli_option output_options[] = {
 const cli_group cli_group_output = {"Output", output_options, false};
 
 static void memory_options(const cli_args *a, en_options *o) {
-    static const int kv_bits[] = {16, 8};
+    static const int kv_bits[] = {32, 16, 8};
     static const xp_policy policies[] = {XP_LFRU, XP_LRU, XP_LCP};
     static const xp_io ios[] = {XP_IO_AUTO, XP_IO_URING, XP_IO_PREAD};
     o->memory = cli_size(a, "memory", o->memory);

@@ -23,7 +23,7 @@ en_options en_options_default(void) {
                         .parallel = 1,
                         .queue = 64,
                         .isa = kn_isa_best(),
-                        .kv_bits = 16,
+                        .kv_bits = 32,
                         .pin_top_k = -1,
                         .pin_threshold = -1};
 }
@@ -40,7 +40,7 @@ static fm_status check_options(const en_options *o, fm_error *err) {
     if (o->threads < 0 || o->threads > 1024)
         return fm_fail(err, FM_E_ARGUMENT, "threads is %d, not 1 to 1024", o->threads);
     if (o->kv_bits != 8 && o->kv_bits != 16 && o->kv_bits != 32)
-        return fm_fail(err, FM_E_ARGUMENT, "kv-bits is %d, not 8 or 16", o->kv_bits);
+        return fm_fail(err, FM_E_ARGUMENT, "kv-bits is %d, not 32, 16 or 8", o->kv_bits);
     if (!kn_isa_available(o->isa))
         return fm_fail(err, FM_E_UNSUPPORTED, "this CPU has no %s", kn_isa_name(o->isa));
     return FM_OK;

@@ -67,7 +67,7 @@ typedef struct en_options {
     int threads; /* 0: bs_default_threads() */
     kn_isa isa;
     kn_precision precision;
-    int kv_bits; /* 16 or 8; 32 for tests */
+    int kv_bits; /* 32, 16 or 8: 16 moves logits by about 5e-4 of the largest, 32 not at all */
     bool mlx_router;
 
     xp_policy policy;

@@ -233,7 +233,7 @@ static void integer_rows(float *y, const kn_mat *w, int row, int n_rows, const c
     }
 }
 
-static void matmul_integer(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0,
+static void matvec_integer(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0,
                            int row1, int t0, int t1)
 {
     kn_act_layout layout = kn_act_layout_of(a);

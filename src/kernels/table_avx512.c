@@ -31,7 +31,7 @@ static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, 
     if (kn_is_integer_product(a, w) && t1 - t0 > MATVEC_TOKENS) {
         gemm_integer(y, y_stride, w, a, row0, row1, t0, t1);
     } else if (kn_is_integer_product(a, w)) {
-        matmul_integer(y, y_stride, w, a, row0, row1, t0, t1);
+        matvec_integer(y, y_stride, w, a, row0, row1, t0, t1);
     } else if (t1 - t0 <= MATVEC_TOKENS && whole_lanes) {
         for (int t = t0; t < t1; t++)
             matvec_f32(y + (size_t)t * y_stride, w, a->x + (size_t)t * a->stride, row0, row1);

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "experts/measure.h"
+#include "text/chat.h"
 
 #include <string.h>
 
@@ -33,7 +34,8 @@ const cli_spec spec_plan = {
 
 /* A few tenths of a second on this machine, unless `tune` has been here or the user says. */
 static void find_rates(const cli_args *a, const char *folder, const md_model *model,
-                       en_plan_request *r) {
+                       en_plan_request *r)
+{
     xp_tuning tuning = {0};
     xp_tuning_load(folder, &tuning);
     r->disk_bytes_s = (double)cli_size(a, "disk-rate", (uint64_t)tuning.disk_bytes_s);
@@ -48,8 +50,7 @@ static void find_rates(const cli_args *a, const char *folder, const md_model *mo
     cli_model bundled = {0};
     const ts_store *store = md_store(model);
     char *path = NULL;
-    if (store && ts_file_count(store))
-        path = bs_strdup(ts_file_path(store, 0));
+    if (store && ts_file_count(store)) path = bs_strdup(ts_file_path(store, 0));
     else if (!cli_resolve_model(NULL, 0, &bundled, NULL))
         path = bs_path_join(bundled.folder, "model-00001-of-00002.safetensors");
     xp_disk_probe probe = {.path = path,
@@ -62,14 +63,16 @@ static void find_rates(const cli_args *a, const char *folder, const md_model *mo
     cli_model_free(&bundled);
 }
 
-static bool has_checkpoint(const char *path) {
+static bool has_checkpoint(const char *path)
+{
     ts_store *store;
     if (!bs_is_dir(path) || ts_open(path, &store, NULL)) return false;
     ts_close(store);
     return true;
 }
 
-static fm_status open_model(const char *path, const md_options *o, md_model **out, fm_error *err) {
+static fm_status open_model(const char *path, const md_options *o, md_model **out, fm_error *err)
+{
     if (has_checkpoint(path)) return md_open(path, o, out, err);
     if (!bs_is_dir(path)) return md_open_config(path, o, out, err);
     char *config = bs_path_join(path, "config.json");
@@ -79,7 +82,8 @@ static fm_status open_model(const char *path, const md_options *o, md_model **ou
     return status;
 }
 
-static json_t *plan_json(const en_plan *p, const md_info *info, const en_plan_request *r) {
+static json_t *plan_json(const en_plan *p, const md_info *info, const en_plan_request *r)
+{
     json_t *forecast = json_array();
     for (int i = 0; i < p->n_forecasts; i++)
         json_array_append_new(forecast, json_pack("{s:f, s:f}", "hit_rate", p->forecast[i].hit_rate,
@@ -100,15 +104,16 @@ static json_t *plan_json(const en_plan *p, const md_info *info, const en_plan_re
         r->memory_bytes_s, "forecast", forecast);
 }
 
-static void size_line(bs_buf *b, const char *name, uint64_t bytes, const char *note) {
+static void size_line(bs_buf *b, const char *name, uint64_t bytes, const char *note)
+{
     if (bytes >= (uint64_t)1 << 30)
         bs_buf_printf(b, "  %-10s %9.2f GiB  %s\n", name, (double)bytes / (1 << 30), note);
-    else
-        bs_buf_printf(b, "  %-10s %9.1f MiB  %s\n", name, (double)bytes / (1 << 20), note);
+    else bs_buf_printf(b, "  %-10s %9.1f MiB  %s\n", name, (double)bytes / (1 << 20), note);
 }
 
 static void print_plan(const en_plan *p, const md_info *info, const en_plan_request *r,
-                       const char *why_not) {
+                       const char *why_not)
+{
     bs_buf b = {0};
     char note[160];
     bs_buf_printf(&b, "%s: %d layers, %d with %d experts, %d a token\n", info->family,
@@ -148,7 +153,22 @@ static void print_plan(const en_plan *p, const md_info *info, const en_plan_requ
     bs_buf_free(&b);
 }
 
-static fm_status plan(const cli_args *a, const char *path, fm_error *err) {
+/* What a run of this model would hold beside its weights: measured with its tokenizer in memory,
+ * where the folder has one; 0: the usual figure. */
+static uint64_t measure_process(const cli_args *a, const char *path)
+{
+    tx_tokenizer *tokenizer = NULL;
+    tx_chat *chat = NULL;
+    if (!bs_is_dir(path) || tx_tokenizer_open(path, &tokenizer, NULL)) return 0;
+    if (tx_chat_open(path, tokenizer, &chat, NULL)) chat = NULL;
+    uint64_t bytes = en_process_bytes(cli_int(a, "threads", bs_default_threads()));
+    tx_chat_free(chat);
+    tx_tokenizer_free(tokenizer);
+    return bytes;
+}
+
+static fm_status plan(const cli_args *a, const char *path, fm_error *err)
+{
     en_options o = en_options_default();
     cli_engine_options(a, &o);
     md_options options = {.isa = o.isa,
@@ -166,19 +186,19 @@ static fm_status plan(const cli_args *a, const char *path, fm_error *err) {
                          .sequences = cli_int(a, "parallel", 1),
                          .sim_ram = cli_size(a, "sim-ram", 0),
                          .experts = {.capacity = o.capacity, .policy = o.policy}};
+    r.process_bytes = measure_process(a, path);
     find_rates(a, path, model, &r);
     en_plan p;
     fm_error why = {0};
     en_make_plan(model, &r, &p, &why);
-    if (cli_has(a, "json"))
-        cli_put_json(plan_json(&p, md_describe(model), &r));
-    else
-        print_plan(&p, md_describe(model), &r, why.message);
+    if (cli_has(a, "json")) cli_put_json(plan_json(&p, md_describe(model), &r));
+    else print_plan(&p, md_describe(model), &r, why.message);
     md_close(model);
     return FM_OK;
 }
 
-int cmd_plan(int argc, char **argv) {
+int cmd_plan(int argc, char **argv)
+{
     cli_args args;
     int status = cli_parse(&spec_plan, argc, argv, &args);
     if (status >= 0) return status;

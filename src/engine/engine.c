@@ -6,19 +6,14 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 enum {
     MIB = 1 << 20,
-    /* What grows after the measurement: stacks, requests, text, the allocator's own needs. */
-    PROCESS_SLACK = 3 * MIB,
-    THREAD_BYTES = 64 << 10,
     LEAST_SNAPSHOTS = 3, /* a slot, when prefixes of a recurrent model are kept */
 };
 
-en_options en_options_default(void) {
+en_options en_options_default(void)
+{
     return (en_options){.capacity = -1,
                         .parallel = 1,
                         .queue = 64,
@@ -28,7 +23,8 @@ en_options en_options_default(void) {
                         .pin_threshold = -1};
 }
 
-static fm_status check_options(const en_options *o, fm_error *err) {
+static fm_status check_options(const en_options *o, fm_error *err)
+{
     if (!o->model) return fm_fail(err, FM_E_ARGUMENT, "no model folder given");
     if (o->capacity < -1) return fm_fail(err, FM_E_ARGUMENT, "capacity %d", o->capacity);
     if (o->context < 0) return fm_fail(err, FM_E_ARGUMENT, "context %d", o->context);
@@ -47,7 +43,8 @@ static fm_status check_options(const en_options *o, fm_error *err) {
 }
 
 /* Own copies of the strings that are kept. */
-static bool copy_options(en_engine *e, const en_options *o) {
+static bool copy_options(en_engine *e, const en_options *o)
+{
     e->options = *o;
     const char **strings[] = {&e->options.model, &e->options.tokenizer, &e->options.pack_dir,
                               &e->options.profile, &e->options.cache_dir};
@@ -58,7 +55,8 @@ static bool copy_options(en_engine *e, const en_options *o) {
     return ok;
 }
 
-static fm_status open_text(en_engine *e, fm_error *err) {
+static fm_status open_text(en_engine *e, fm_error *err)
+{
     const en_options *o = &e->options;
     const char *path = o->tokenizer ? o->tokenizer : o->model;
     if (o->no_tokenizer) return FM_OK;
@@ -72,7 +70,8 @@ static fm_status open_text(en_engine *e, fm_error *err) {
     return tx_chat_open(path, e->tokenizer, &e->chat, err);
 }
 
-static md_options model_options(const en_options *o) {
+static md_options model_options(const en_options *o)
+{
     return (md_options){.isa = o->isa,
                         .precision = o->precision,
                         .kv_type = o->kv_bits == 8    ? KN_KV_I8
@@ -81,7 +80,8 @@ static md_options model_options(const en_options *o) {
                         .mlx_router = o->mlx_router};
 }
 
-static xp_options expert_options(const en_options *o, uint64_t slot_bytes) {
+static xp_options expert_options(const en_options *o, uint64_t slot_bytes)
+{
     return (xp_options){.slot_bytes = slot_bytes,
                         .capacity = o->capacity,
                         .policy = o->policy,
@@ -92,15 +92,8 @@ static xp_options expert_options(const en_options *o, uint64_t slot_bytes) {
                         .lock = o->lock};
 }
 
-/* Parsing leaves free memory in the allocator that still counts as ours: give it back. */
-static uint64_t measure_process(const en_options *o) {
-#ifdef __GLIBC__
-    malloc_trim(0);
-#endif
-    return en_rss_bytes() + PROCESS_SLACK + (uint64_t)o->threads * THREAD_BYTES;
-}
-
-static fm_status make_plan(en_engine *e, fm_error *err) {
+static fm_status make_plan(en_engine *e, fm_error *err)
+{
     const en_options *o = &e->options;
     uint64_t snapshots = 0;
     if (o->keep_prefixes)
@@ -113,7 +106,7 @@ static fm_status make_plan(en_engine *e, fm_error *err) {
         .max_tokens = o->prefill_chunk,
         .max_logits = o->max_logits,
         .prefix_bytes = o->prefix_memory > snapshots ? o->prefix_memory : snapshots,
-        .process_bytes = measure_process(o),
+        .process_bytes = en_process_bytes(o->threads),
         .experts = expert_options(o, 0),
     };
     fm_status status = en_make_plan(e->model, &r, &e->plan, err);
@@ -130,14 +123,16 @@ static fm_status make_plan(en_engine *e, fm_error *err) {
     return FM_OK;
 }
 
-static void watch(void *arg, int layer, int token, int *experts, float *weights, int top_k) {
+static void watch(void *arg, int layer, int token, int *experts, float *weights, int top_k)
+{
     en_engine *e = arg;
     for (int i = 0; i < EN_MAX_WATCHERS; i++)
         if (e->watchers[i].fn)
             e->watchers[i].fn(e->watchers[i].arg, layer, token, experts, weights, top_k);
 }
 
-static fm_status take_scratch(en_engine *e, fm_error *err) {
+static fm_status take_scratch(en_engine *e, fm_error *err)
+{
     size_t vocab = (size_t)md_describe(e->model)->vocab;
     int rows = e->options.max_logits;
     fm_status status =
@@ -157,7 +152,8 @@ static fm_status take_scratch(en_engine *e, fm_error *err) {
     return status;
 }
 
-static fm_status lock_memory(fm_error *err) {
+static fm_status lock_memory(fm_error *err)
+{
     if (!mlockall(MCL_CURRENT)) return FM_OK;
     if (errno == EPERM || errno == ENOMEM)
         return fm_fail_errno(err, errno,
@@ -166,7 +162,8 @@ static fm_status lock_memory(fm_error *err) {
     return fm_fail_errno(err, errno, "--lock");
 }
 
-static fm_status load(en_engine *e, fm_error *err) {
+static fm_status load(en_engine *e, fm_error *err)
+{
     const en_options *o = &e->options;
     md_options model = model_options(o);
     fm_status status = md_open(o->model, &model, &e->model, err);
@@ -186,7 +183,8 @@ static fm_status load(en_engine *e, fm_error *err) {
     return status;
 }
 
-fm_status en_open(const en_options *options, en_engine **out, fm_error *err) {
+fm_status en_open(const en_options *options, en_engine **out, fm_error *err)
+{
     *out = NULL;
     double start = bs_now();
     fm_status status = check_options(options, err);
@@ -209,7 +207,8 @@ fm_status en_open(const en_options *options, en_engine **out, fm_error *err) {
     return FM_OK;
 }
 
-void en_close(en_engine *e) {
+void en_close(en_engine *e)
+{
     if (!e) return;
     en_take_arrivals(e);
     for (en_choice *c = e->active; c; c = c->next_choice)
@@ -239,7 +238,8 @@ void en_close(en_engine *e) {
     bs_free(e);
 }
 
-fm_status en_watch_routes(en_engine *e, md_route_fn *fn, void *arg, fm_error *err) {
+fm_status en_watch_routes(en_engine *e, md_route_fn *fn, void *arg, fm_error *err)
+{
     for (int i = 0; i < EN_MAX_WATCHERS; i++) {
         if (e->watchers[i].fn) continue;
         e->watchers[i] = (en_watcher){fn, arg};
@@ -249,7 +249,8 @@ fm_status en_watch_routes(en_engine *e, md_route_fn *fn, void *arg, fm_error *er
     return fm_fail(err, FM_E_LIMIT, "at most %d watchers of routes", EN_MAX_WATCHERS);
 }
 
-void en_unwatch_routes(en_engine *e, md_route_fn *fn, void *arg) {
+void en_unwatch_routes(en_engine *e, md_route_fn *fn, void *arg)
+{
     bool any = false;
     for (int i = 0; i < EN_MAX_WATCHERS; i++) {
         if (e->watchers[i].fn == fn && e->watchers[i].arg == arg) e->watchers[i].fn = NULL;
@@ -258,7 +259,8 @@ void en_unwatch_routes(en_engine *e, md_route_fn *fn, void *arg) {
     if (!any) md_run_watch_routes(e->run, NULL, NULL);
 }
 
-const char *en_note(const en_engine *e, int i) {
+const char *en_note(const en_engine *e, int i)
+{
     for (int n = 0; i >= 0; n++) {
         const char *note = md_note(e->model, n);
         if (!note) break;
@@ -269,38 +271,47 @@ const char *en_note(const en_engine *e, int i) {
     return NULL;
 }
 
-const md_info *en_describe(const en_engine *e) {
+const md_info *en_describe(const en_engine *e)
+{
     return md_describe(e->model);
 }
 
-const en_plan *en_get_plan(const en_engine *e) {
+const en_plan *en_get_plan(const en_engine *e)
+{
     return &e->plan;
 }
 
-const en_options *en_get_options(const en_engine *e) {
+const en_options *en_get_options(const en_engine *e)
+{
     return &e->options;
 }
 
-const tx_tokenizer *en_tokenizer(const en_engine *e) {
+const tx_tokenizer *en_tokenizer(const en_engine *e)
+{
     return e->tokenizer;
 }
 
-const tx_chat *en_chat(const en_engine *e) {
+const tx_chat *en_chat(const en_engine *e)
+{
     return e->chat;
 }
 
-const en_sampling *en_default_sampling(const en_engine *e) {
+const en_sampling *en_default_sampling(const en_engine *e)
+{
     return &e->sampling;
 }
 
-xp_cache *en_experts(en_engine *e) {
+xp_cache *en_experts(en_engine *e)
+{
     return e->experts;
 }
 
-md_model *en_model(en_engine *e) {
+md_model *en_model(en_engine *e)
+{
     return e->model;
 }
 
-bs_pool *en_pool(en_engine *e) {
+bs_pool *en_pool(en_engine *e)
+{
     return e->pool;
 }

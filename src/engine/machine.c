@@ -9,11 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
-enum { SMALL_TEXT = 1 << 16 };
+enum { SMALL_TEXT = 1 << 13 };
 
 /* Files of /proc and /sys have no size to trust: read until the end. False: not there. */
-static bool read_text(const char *path, char *out, size_t size) {
+static bool read_text(const char *path, char *out, size_t size)
+{
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return false;
     size_t length = 0;
@@ -26,12 +30,14 @@ static bool read_text(const char *path, char *out, size_t size) {
 }
 
 /* The figure after `name` in kB lines of /proc ("MemTotal:  123 kB"), in bytes; 0: absent. */
-static uint64_t kb_line(const char *text, const char *name) {
+static uint64_t kb_line(const char *text, const char *name)
+{
     const char *at = strstr(text, name);
     return at ? strtoull(at + strlen(name), NULL, 10) * 1024 : 0;
 }
 
-static void tighten(en_machine *m, const char *path) {
+static void tighten(en_machine *m, const char *path)
+{
     char text[64];
     if (!read_text(path, text, sizeof text) || text[0] < '0' || text[0] > '9') return;
     uint64_t limit = strtoull(text, NULL, 10);
@@ -42,7 +48,8 @@ static void tighten(en_machine *m, const char *path) {
 
 /* Every group from ours up to the root may set a limit. */
 static void walk_groups(en_machine *m, const char *mount, const char *group,
-                        const char *const files[2]) {
+                        const char *const files[2])
+{
     char path[4096 + 64], here[4096];
     snprintf(here, sizeof here, "%s", group);
     for (;;) {
@@ -56,7 +63,8 @@ static void walk_groups(en_machine *m, const char *mount, const char *group,
     }
 }
 
-static void read_cgroups(en_machine *m) {
+static void read_cgroups(en_machine *m)
+{
     static const char *const v1[2] = {"memory.limit_in_bytes", NULL};
     static const char *const v2[2] = {"memory.max", "memory.high"};
     static char const *const v2_mounts[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
@@ -79,7 +87,8 @@ static void read_cgroups(en_machine *m) {
     }
 }
 
-void en_machine_read(uint64_t sim_ram, en_machine *out) {
+void en_machine_read(uint64_t sim_ram, en_machine *out)
+{
     static const uint64_t gib = (uint64_t)1 << 30;
     *out = (en_machine){0};
     char text[8192];
@@ -98,17 +107,30 @@ void en_machine_read(uint64_t sim_ram, en_machine *out) {
     out->ceiling_bytes = out->limit_bytes - out->reserve_bytes;
 }
 
-uint64_t en_rss_bytes(void) {
+uint64_t en_rss_bytes(void)
+{
     char text[SMALL_TEXT];
     return read_text("/proc/self/status", text, sizeof text) ? kb_line(text, "VmRSS:") : 0;
 }
 
-uint64_t en_peak_rss_bytes(void) {
+uint64_t en_peak_rss_bytes(void)
+{
     char text[SMALL_TEXT];
     return read_text("/proc/self/status", text, sizeof text) ? kb_line(text, "VmHWM:") : 0;
 }
 
-fm_status en_parse_size(const char *text, uint64_t *bytes, fm_error *err) {
+uint64_t en_process_bytes(int threads)
+{
+    /* What grows later: stacks, requests, text, the allocator's own needs. */
+    enum { SLACK = 3 << 20, THREAD = 64 << 10 };
+#ifdef __GLIBC__
+    malloc_trim(0); /* parsing leaves free memory that still counts as ours */
+#endif
+    return en_rss_bytes() + SLACK + (uint64_t)threads * THREAD;
+}
+
+fm_status en_parse_size(const char *text, uint64_t *bytes, fm_error *err)
+{
     static const char letters[] = "KMGT";
     char *end;
     double value = text && text[0] >= '0' && text[0] <= '9' ? strtod(text, &end) : -1;
@@ -122,10 +144,8 @@ fm_status en_parse_size(const char *text, uint64_t *bytes, fm_error *err) {
         int power = (int)(letter - letters) + 1;
         end++;
         double base = 1024;
-        if ((end[0] == 'i' || end[0] == 'I') && (end[1] == 'B' || end[1] == 'b'))
-            end += 2;
-        else if (end[0] == 'B' || end[0] == 'b')
-            end++, base = 1000;
+        if ((end[0] == 'i' || end[0] == 'I') && (end[1] == 'B' || end[1] == 'b')) end += 2;
+        else if (end[0] == 'B' || end[0] == 'b') end++, base = 1000;
         if (*end) goto wrong;
         while (power--) unit *= base;
     }

@@ -28,6 +28,10 @@ void en_machine_read(uint64_t sim_ram, en_machine *out);
 uint64_t en_rss_bytes(void);
 uint64_t en_peak_rss_bytes(void);
 
+/* What the process holds now, without a model, and will need beside it: libraries, tokenizer,
+ * stacks of so many threads, requests. The `process_bytes` of a plan. */
+uint64_t en_process_bytes(int threads);
+
 typedef struct en_plan_request {
     uint64_t budget_bytes;  /* --memory; 0: the planner's own choice */
     int capacity;           /* --capacity: slots a layer; -1: by memory */

@@ -29,5 +29,8 @@ cli_verb_fn cmd_tokenize, cmd_detokenize;
 
 extern const struct cli_spec spec_bench;
 cli_verb_fn cmd_bench;
+extern const struct cli_spec spec_pack, spec_simulate;
+
+cli_verb_fn cmd_pack, cmd_simulate;
 
 #endif

@@ -10,6 +10,8 @@ const cli_verb cli_verbs[] = {
     {"pull", "download a model from the hub: resumable, verified", cmd_pull, &spec_pull},
     {"list", "list the models in the hub cache", cmd_list, &spec_list},
     {"rm", "remove models from the hub cache", cmd_rm, &spec_rm},
+    {"pack", "write the packed expert store", cmd_pack, &spec_pack},
+    {"simulate", "hit rates of every policy on recorded routing", cmd_simulate, &spec_simulate},
     {"tokenize", "text to token ids", cmd_tokenize, &spec_tokenize},
     {"detokenize", "token ids to text", cmd_detokenize, &spec_detokenize},
     {"bench", "measured speed against this machine's bounds", cmd_bench, &spec_bench},

@@ -214,7 +214,8 @@ static fm_status find_failure(xp_cache *c, const xp_ticket *tickets, int n, fm_e
         if (slot->loaded) continue;
         if (slot->job && atomic_load(&slot->job->state) != XP_JOB_FAILED) continue;
         fm_error found = {.code = FM_E_IO, .message = "its read has failed before"};
-        if (slot->job) found = slot->job->error;
+        if (slot->job)
+            found = slot->job->error;
         else if (c->pack) /* it came, and it is damaged: say so in full */
             xp_pack_check(c->pack, tickets[i].layer, tickets[i].expert, slot->memory, &found);
         xp_settle(c, tickets[i].slot);

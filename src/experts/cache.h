@@ -34,9 +34,9 @@ typedef struct xp_fills {
 typedef struct xp_wanted {
     xp_fixed fixed;
     uint32_t *picks;
-    int most;        /* experts of the largest layer */
-    int *stand_in;   /* [n_layers] resident expert shown for a missing one; -1: none */
-    int *rank;       /* [most] scratch */
+    int most;      /* experts of the largest layer */
+    int *stand_in; /* [n_layers] resident expert shown for a missing one; -1: none */
+    int *rank;     /* [most] scratch */
     uint64_t requests, misses;
 } xp_wanted;
 
@@ -46,7 +46,7 @@ struct xp_cache {
     xp_pack *pack;        /* NULL: the original files */
     bool *unchecked;      /* [all experts] packed: the record's checksum was not looked at yet */
     size_t *first_record; /* [n_layers] index of a layer's expert 0 in there */
-    bool lazy; /* capacity 0: nothing stays */
+    bool lazy;            /* capacity 0: nothing stays */
     xp_residency *residency;
     xp_reader *reader;
     xp_slot *slots;

@@ -103,14 +103,19 @@ static bool all_alike(const xp_layer *layer) {
 }
 
 size_t xp_layer_slot_bytes(const xp_layer *layer) {
-    int n = all_alike(layer) ? 1 : layer->n_experts;
-    size_t most = 0;
-    for (int e = 0; e < n; e++) {
+    if (all_alike(layer)) {
         xp_placement place;
-        xp_place(layer, e, &place);
-        if (place.bytes > most) most = place.bytes;
+        xp_place(layer, 0, &place);
+        return place.bytes;
     }
-    return most;
+    size_t sum = 0;
+    for (int p = 0; p < XP_PROJECTIONS; p++) {
+        for (int s = 0; s < XP_PARTS; s++) /* wherever a part starts in its first block */
+            if (layer->part[p][s].bytes) sum += block_up(layer->part[p][s].bytes) + XP_BLOCK;
+        if (layer->part[p][XP_BIAS].bytes)
+            sum += block_up((uint64_t)layer->shape[p].rows * sizeof(float));
+    }
+    return sum;
 }
 
 static fm_status check_part(const xp_source *source, int l, const xp_part *part, fm_error *err) {

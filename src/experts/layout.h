@@ -36,7 +36,8 @@ void xp_place(const xp_layer *layer, int expert, xp_placement *out);
 /* The expert as views into its slot. Converts Linear biases in place (idempotent). */
 void xp_view(const xp_layer *layer, int expert, char *slot, xp_expert *out);
 
-/* Slot size that holds any expert of the layer. */
+/* Slot size that holds any expert of the layer: exact for packed records; otherwise a bound that is
+ * the same for layers of the same shapes, so that they can lend slots to each other. */
 size_t xp_layer_slot_bytes(const xp_layer *layer);
 
 /* Refuse parts that lie outside of their files, and impossible counts. */

@@ -30,7 +30,8 @@ static uint64_t largest_slot(const xp_source *source, const xp_options *options)
 }
 
 uint64_t xp_floor_bytes(const xp_source *source, const xp_options *options) {
-    if (options->capacity == 0) return (uint64_t)most_per_token(source) * largest_slot(source, options);
+    if (options->capacity == 0)
+        return (uint64_t)most_per_token(source) * largest_slot(source, options);
     uint64_t sum = 0;
     for (int l = 0; l < source->n_layers; l++)
         sum += (uint64_t)source->layers[l].top_k * xp_slot_bytes(source, l, options);
@@ -133,7 +134,8 @@ static fm_status make_slots(xp_cache *c, xp_res_layer *layers, int *shares, uint
     classify(c, layers, class_bytes);
     for (int l = 0; l < c->source.n_layers; l++) layers[l].slots = shares[l];
     bool lend = c->options.capacity <= 0;
-    status = xp_res_create(layers, c->source.n_layers, c->options.policy, lend, &c->residency, err);
+    xp_policy policy = c->lazy ? XP_LRU : c->options.policy;
+    status = xp_res_create(layers, c->source.n_layers, policy, lend, &c->residency, err);
     return status ? status : take_memory(c, class_bytes, err);
 }
 
@@ -178,8 +180,7 @@ static fm_status open_reader(xp_cache *c, fm_error *err) {
 }
 
 /* From here on the records of the store are the source. */
-static fm_status open_pack(xp_cache *c, fm_error *err)
-{
+static fm_status open_pack(xp_cache *c, fm_error *err) {
     fm_status status = xp_pack_open(c->options.pack_dir, &c->source, &c->pack, err);
     if (status) return status;
     c->source = *xp_pack_source(c->pack);

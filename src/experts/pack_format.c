@@ -12,13 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static size_t round_up(size_t n, size_t to)
-{
+static size_t round_up(size_t n, size_t to) {
     return (n + to - 1) / to * to;
 }
 
-size_t xp_record_layout(const xp_layer *layer, size_t at[XP_PROJECTIONS][XP_PARTS])
-{
+size_t xp_record_layout(const xp_layer *layer, size_t at[XP_PROJECTIONS][XP_PARTS]) {
     size_t end = 0;
     for (int p = 0; p < XP_PROJECTIONS; p++)
         for (int s = 0; s < XP_PARTS; s++) {
@@ -28,13 +26,11 @@ size_t xp_record_layout(const xp_layer *layer, size_t at[XP_PROJECTIONS][XP_PART
     return round_up(end, XP_BLOCK);
 }
 
-size_t xp_pack_records_at(int n_experts)
-{
+size_t xp_pack_records_at(int n_experts) {
     return round_up(sizeof(xp_pack_header) + (size_t)n_experts * sizeof(uint32_t), XP_BLOCK);
 }
 
-void xp_pack_packed_layer(const xp_layer *layer, int file, xp_layer *out)
-{
+void xp_pack_packed_layer(const xp_layer *layer, int file, xp_layer *out) {
     size_t at[XP_PROJECTIONS][XP_PARTS];
     size_t record = xp_record_layout(layer, at);
     *out = *layer;
@@ -48,19 +44,19 @@ void xp_pack_packed_layer(const xp_layer *layer, int file, xp_layer *out)
             };
 }
 
-char *xp_pack_layer_path(const char *dir, int layer)
-{
+char *xp_pack_layer_path(const char *dir, int layer) {
     char name[40];
     snprintf(name, sizeof name, "layer-%03d.pack", layer);
     return bs_path_join(dir, name);
 }
 
-/* --- the source ----------------------------------------------------------------------------------- */
+/* --- the source
+ * ----------------------------------------------------------------------------------- */
 
 /* Checksum of a safetensors header (8 bytes of length, then that many); of another file, of at most
  * its first MiB. */
-static fm_status header_crc(int fd, const char *path, uint64_t bytes, uint32_t *crc, fm_error *err)
-{
+static fm_status header_crc(int fd, const char *path, uint64_t bytes, uint32_t *crc,
+                            fm_error *err) {
     enum { PIECE = 1 << 16, OTHER = 1 << 20, MOST = 128 << 20 };
     unsigned char length[8] = {0};
     fm_status status = bs_pread_full(fd, path, length, bytes < 8 ? (size_t)bytes : 8, 0, err);
@@ -81,8 +77,7 @@ static fm_status header_crc(int fd, const char *path, uint64_t bytes, uint32_t *
     return status;
 }
 
-static json_t *file_json(const char *path, fm_error *err)
-{
+static json_t *file_json(const char *path, fm_error *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st)) {
@@ -96,15 +91,14 @@ static json_t *file_json(const char *path, fm_error *err)
     if (status) return NULL;
     const char *slash = strrchr(path, '/');
     json_int_t time = (json_int_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    json_t *o = json_pack("{s:s, s:I, s:I, s:I}", "name", slash ? slash + 1 : path, "bytes",
-                          (json_int_t)st.st_size, "mtime_ns", time, "header_crc32c",
-                          (json_int_t)crc);
+    json_t *o =
+        json_pack("{s:s, s:I, s:I, s:I}", "name", slash ? slash + 1 : path, "bytes",
+                  (json_int_t)st.st_size, "mtime_ns", time, "header_crc32c", (json_int_t)crc);
     if (!o) fm_fail_nomem(err, path);
     return o;
 }
 
-json_t *xp_pack_source_json(const xp_source *source, fm_error *err)
-{
+json_t *xp_pack_source_json(const xp_source *source, fm_error *err) {
     if (!source) return json_null();
     json_t *files = json_array();
     for (int i = 0; i < source->n_files; i++) {
@@ -120,7 +114,8 @@ json_t *xp_pack_source_json(const xp_source *source, fm_error *err)
     return root;
 }
 
-/* --- layers ----------------------------------------------------------------------------------------- */
+/* --- layers
+ * ----------------------------------------------------------------------------------------- */
 
 static const char *const formats[] = {
     [KN_F32] = "f32",     [KN_F16] = "f16",     [KN_BF16] = "bf16",   [KN_AFFINE] = "affine",
@@ -129,8 +124,7 @@ static const char *const formats[] = {
 static const char *const projections[XP_PROJECTIONS] = {"gate", "up", "down"};
 static const char *const parts[XP_PARTS] = {"codes", "scales", "biases", "bias"};
 
-static json_t *projection_json(const xp_layer *layer, int p)
-{
+static json_t *projection_json(const xp_layer *layer, int p) {
     const kn_mat *m = &layer->shape[p];
     json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:i, s:i, s:I, s:I}", "format", formats[m->format],
                           "bits", m->bits, "group", m->group, "scale_type", formats[m->scale_type],
@@ -147,8 +141,7 @@ static json_t *projection_json(const xp_layer *layer, int p)
     return o;
 }
 
-json_t *xp_pack_layer_json(const xp_layer *layer, int index)
-{
+json_t *xp_pack_layer_json(const xp_layer *layer, int index) {
     size_t at[XP_PROJECTIONS][XP_PARTS];
     size_t record = xp_record_layout(layer, at);
     char name[40];
@@ -161,8 +154,7 @@ json_t *xp_pack_layer_json(const xp_layer *layer, int index)
     return o;
 }
 
-static bool parse_format(const json_t *o, const char *key, kn_format *out)
-{
+static bool parse_format(const json_t *o, const char *key, kn_format *out) {
     const char *name = json_string_value(json_object_get(o, key));
     for (int i = KN_F32; name && i <= KN_F8_BLOCK; i++)
         if (!strcmp(name, formats[i])) {
@@ -173,15 +165,13 @@ static bool parse_format(const json_t *o, const char *key, kn_format *out)
 }
 
 static bool parse_number(const json_t *o, const char *key, json_int_t least, json_int_t most,
-                         json_int_t *out)
-{
+                         json_int_t *out) {
     const json_t *v = json_object_get(o, key);
     *out = json_integer_value(v);
     return json_is_integer(v) && *out >= least && *out <= most;
 }
 
-static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part)
-{
+static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part) {
     const json_int_t most = 1 << 30;
     json_int_t bits, group, rows, cols, row_bytes, scale_row_bytes;
     if (!parse_format(o, "format", &m->format) || !parse_format(o, "scale_type", &m->scale_type) ||
@@ -206,8 +196,7 @@ static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part)
     return part[XP_CODES].bytes >= (uint64_t)rows * (uint64_t)row_bytes;
 }
 
-fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out, fm_error *err)
-{
+fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out, fm_error *err) {
     json_int_t experts, top_k;
     *out = (xp_layer){0};
     bool good = parse_number(o, "experts", 1, XP_PACK_MAX_EXPERTS, &experts) &&
@@ -221,8 +210,7 @@ fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out,
     return FM_OK;
 }
 
-uint32_t xp_pack_binding(const json_t *source, const json_t *layer)
-{
+uint32_t xp_pack_binding(const json_t *source, const json_t *layer) {
     uint32_t crc = 0;
     const json_t *both[2] = {source, layer};
     for (int i = 0; i < 2; i++) {
@@ -233,11 +221,11 @@ uint32_t xp_pack_binding(const json_t *source, const json_t *layer)
     return crc;
 }
 
-/* --- headers ---------------------------------------------------------------------------------------- */
+/* --- headers
+ * ---------------------------------------------------------------------------------------- */
 
 char *xp_pack_header_bytes(int layer, const xp_layer *shape, uint32_t binding, const uint32_t *crc,
-                           size_t *bytes)
-{
+                           size_t *bytes) {
     size_t at[XP_PROJECTIONS][XP_PARTS];
     *bytes = xp_pack_records_at(shape->n_experts);
     char *out = bs_calloc(*bytes, 1);
@@ -259,15 +247,15 @@ char *xp_pack_header_bytes(int layer, const xp_layer *shape, uint32_t binding, c
 }
 
 static fm_status compare_header(char *read, const char *path, int layer, const xp_layer *shape,
-                                uint32_t binding, fm_error *err)
-{
+                                uint32_t binding, fm_error *err) {
     size_t at[XP_PROJECTIONS][XP_PARTS], bytes = xp_pack_records_at(shape->n_experts);
     xp_pack_header h, plain;
     memcpy(&h, read, sizeof h);
     plain = h;
     plain.header_crc = 0;
     memcpy(read, &plain, sizeof plain);
-    if (memcmp(h.magic, "FMOEPACK", 8)) return fm_fail(err, FM_E_FORMAT, "%s: not a pack file", path);
+    if (memcmp(h.magic, "FMOEPACK", 8))
+        return fm_fail(err, FM_E_FORMAT, "%s: not a pack file", path);
     if (h.version != XP_PACK_VERSION)
         return fm_fail(err, FM_E_STALE, "%s: version %u, this program knows %d: pack again", path,
                        h.version, XP_PACK_VERSION);
@@ -276,14 +264,13 @@ static fm_status compare_header(char *read, const char *path, int layer, const x
     if (bs_crc32c(0, read, bytes) != h.header_crc || h.layer != (uint32_t)layer ||
         h.n_experts != (uint32_t)shape->n_experts || h.records_at != bytes ||
         h.record_bytes != xp_record_layout(shape, at))
-        return fm_fail(err, FM_E_FORMAT, "%s: the header is damaged: delete the file and pack again",
-                       path);
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: the header is damaged: delete the file and pack again", path);
     return FM_OK;
 }
 
 fm_status xp_pack_read_header(const char *path, int layer, const xp_layer *shape, uint32_t binding,
-                              uint32_t *crc, fm_error *err)
-{
+                              uint32_t *crc, fm_error *err) {
     size_t at[XP_PROJECTIONS][XP_PARTS], n = xp_pack_records_at(shape->n_experts);
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -1,4 +1,5 @@
-/* pack_format.h - the bytes of a packed store, shared by its reader and writer. See docs/FORMAT.md. */
+/* pack_format.h - the bytes of a packed store, shared by its reader and writer. See docs/FORMAT.md.
+ */
 #ifndef EXPERTS_PACK_FORMAT_H
 #define EXPERTS_PACK_FORMAT_H
 
@@ -17,7 +18,7 @@ typedef struct xp_pack_header {
     uint32_t version, layer, n_experts;
     uint32_t header_crc; /* of bytes [0, records_at) with this field 0 */
     uint64_t record_bytes, records_at;
-    uint32_t binding;    /* checksum of source and layer as the manifest has them */
+    uint32_t binding; /* checksum of source and layer as the manifest has them */
     uint32_t zero[5];
 } xp_pack_header;
 _Static_assert(sizeof(xp_pack_header) == 64, "the header is 64 bytes on disk");

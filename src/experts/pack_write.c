@@ -33,28 +33,27 @@ struct xp_pack_writer {
     size_t record_bytes; /* of the largest layer */
 };
 
-/* --- beginning --------------------------------------------------------------------------------------- */
+/* --- beginning
+ * --------------------------------------------------------------------------------------- */
 
-static fm_status lock_dir(xp_pack_writer *w, fm_error *err)
-{
+static fm_status lock_dir(xp_pack_writer *w, fm_error *err) {
     char *path = bs_path_join(w->dir, ".lock");
     if (!path) return fm_fail_nomem(err, w->dir);
     fm_status status = FM_OK;
     w->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (w->lock < 0) status = fm_fail_errno(err, errno, "%s: cannot create", path);
+    if (w->lock < 0)
+        status = fm_fail_errno(err, errno, "%s: cannot create", path);
     else if (flock(w->lock, LOCK_EX | LOCK_NB))
         status = fm_fail(err, FM_E_BUSY, "%s: another process is packing there", w->dir);
     bs_free(path);
     return status;
 }
 
-static uint32_t binding_of(const xp_pack_writer *w, int l)
-{
+static uint32_t binding_of(const xp_pack_writer *w, int l) {
     return xp_pack_binding(w->source, json_array_get(w->manifest_layers, (size_t)l));
 }
 
-static fm_status begin_layer(xp_pack_writer *w, int l, fm_error *err)
-{
+static fm_status begin_layer(xp_pack_writer *w, int l, fm_error *err) {
     const xp_layer *layer = &w->layers[l];
     pack_layer *s = &w->state[l];
     json_t *o = xp_pack_layer_json(layer, l);
@@ -71,8 +70,7 @@ static fm_status begin_layer(xp_pack_writer *w, int l, fm_error *err)
     return FM_OK;
 }
 
-static fm_status begin(xp_pack_writer *w, const char *dir, const xp_source *source, fm_error *err)
-{
+static fm_status begin(xp_pack_writer *w, const char *dir, const xp_source *source, fm_error *err) {
     w->dir = bs_strdup(dir);
     w->state = bs_calloc((size_t)w->n_layers, sizeof *w->state);
     w->manifest_layers = json_array();
@@ -87,7 +85,8 @@ static fm_status begin(xp_pack_writer *w, const char *dir, const xp_source *sour
     if (status) return status;
     w->record = bs_pages_alloc(w->record_bytes);
     char *manifest = bs_path_join(dir, XP_PACK_MANIFEST);
-    if (!w->record || !manifest) status = fm_fail_nomem(err, dir);
+    if (!w->record || !manifest)
+        status = fm_fail_nomem(err, dir);
     else if (unlink(manifest) && errno != ENOENT)
         status = fm_fail_errno(err, errno, "%s: cannot replace", manifest);
     bs_free(manifest);
@@ -95,8 +94,7 @@ static fm_status begin(xp_pack_writer *w, const char *dir, const xp_source *sour
 }
 
 fm_status xp_pack_begin(const char *dir, const xp_layer *layers, int n_layers,
-                        const xp_source *source, xp_pack_writer **out, fm_error *err)
-{
+                        const xp_source *source, xp_pack_writer **out, fm_error *err) {
     xp_pack_writer *w = bs_calloc(1, sizeof *w);
     if (!w) return fm_fail_nomem(err, dir);
     w->lock = -1;
@@ -111,23 +109,21 @@ fm_status xp_pack_begin(const char *dir, const xp_layer *layers, int n_layers,
     return FM_OK;
 }
 
-bool xp_pack_has_layer(const xp_pack_writer *w, int layer)
-{
+bool xp_pack_has_layer(const xp_pack_writer *w, int layer) {
     return w->state[layer].finished;
 }
 
-/* --- putting ----------------------------------------------------------------------------------------- */
+/* --- putting
+ * ----------------------------------------------------------------------------------------- */
 
-static char *temp_path(const xp_pack_writer *w, int l)
-{
+static char *temp_path(const xp_pack_writer *w, int l) {
     char name[40];
     snprintf(name, sizeof name, "layer-%03d.pack.tmp", l);
     return bs_path_join(w->dir, name);
 }
 
 /* All space is taken at once: a full disk shows before the work, not after it. */
-static fm_status open_temp(xp_pack_writer *w, int l, fm_error *err)
-{
+static fm_status open_temp(xp_pack_writer *w, int l, fm_error *err) {
     pack_layer *s = &w->state[l];
     if (s->finished) return fm_fail(err, FM_E_ARGUMENT, "%s: layer %d is finished", w->dir, l);
     if (s->fd >= 0) return FM_OK;
@@ -147,8 +143,7 @@ static fm_status open_temp(xp_pack_writer *w, int l, fm_error *err)
 }
 
 static fm_status write_at(xp_pack_writer *w, int l, const char *data, size_t n, uint64_t offset,
-                          fm_error *err)
-{
+                          fm_error *err) {
     int fd = w->state[l].fd;
     while (n) {
         ssize_t put = pwrite(fd, data, n, (off_t)offset);
@@ -162,15 +157,13 @@ static fm_status write_at(xp_pack_writer *w, int l, const char *data, size_t n, 
     return FM_OK;
 }
 
-static fm_status check_place(const xp_pack_writer *w, int l, int expert, fm_error *err)
-{
+static fm_status check_place(const xp_pack_writer *w, int l, int expert, fm_error *err) {
     if (l >= 0 && l < w->n_layers && expert >= 0 && expert < w->layers[l].n_experts) return FM_OK;
     return fm_fail(err, FM_E_ARGUMENT, "no expert %d of MoE layer %d to pack", expert, l);
 }
 
 fm_status xp_pack_put(xp_pack_writer *w, int l, int expert,
-                      const void *const part[XP_PROJECTIONS][XP_PARTS], fm_error *err)
-{
+                      const void *const part[XP_PROJECTIONS][XP_PARTS], fm_error *err) {
     fm_status status = check_place(w, l, expert, err);
     if (!status) status = open_temp(w, l, err);
     if (status) return status;
@@ -188,8 +181,7 @@ fm_status xp_pack_put(xp_pack_writer *w, int l, int expert,
 }
 
 fm_status xp_pack_put_piece(xp_pack_writer *w, int l, int expert, int projection, int part,
-                            size_t begin, const void *data, size_t n, fm_error *err)
-{
+                            size_t begin, const void *data, size_t n, fm_error *err) {
     fm_status status = check_place(w, l, expert, err);
     if (!status) status = open_temp(w, l, err);
     if (status) return status;
@@ -204,10 +196,10 @@ fm_status xp_pack_put_piece(xp_pack_writer *w, int l, int expert, int projection
     return write_at(w, l, data, n, offset + at[projection][part] + begin, err);
 }
 
-/* --- finishing --------------------------------------------------------------------------------------- */
+/* --- finishing
+ * --------------------------------------------------------------------------------------- */
 
-static fm_status read_back(xp_pack_writer *w, int l, fm_error *err)
-{
+static fm_status read_back(xp_pack_writer *w, int l, fm_error *err) {
     const xp_layer *layer = &w->layers[l];
     size_t at[XP_PROJECTIONS][XP_PARTS], bytes = xp_record_layout(layer, at);
     for (int e = 0; e < layer->n_experts; e++) {
@@ -219,8 +211,7 @@ static fm_status read_back(xp_pack_writer *w, int l, fm_error *err)
     return FM_OK;
 }
 
-static fm_status check_complete(const xp_pack_writer *w, int l, fm_error *err)
-{
+static fm_status check_complete(const xp_pack_writer *w, int l, fm_error *err) {
     const xp_layer *layer = &w->layers[l];
     const pack_layer *s = &w->state[l];
     uint64_t one = 0, whole = 0;
@@ -232,8 +223,7 @@ static fm_status check_complete(const xp_pack_writer *w, int l, fm_error *err)
 }
 
 /* Everything on the disk, then the name. */
-static fm_status seal(xp_pack_writer *w, int l, fm_error *err)
-{
+static fm_status seal(xp_pack_writer *w, int l, fm_error *err) {
     pack_layer *s = &w->state[l];
     size_t n;
     char *header = xp_pack_header_bytes(l, &w->layers[l], binding_of(w, l), s->crc, &n);
@@ -242,7 +232,8 @@ static fm_status seal(xp_pack_writer *w, int l, fm_error *err)
     bs_free(header);
     if (status) return status;
     char *temp = temp_path(w, l), *path = xp_pack_layer_path(w->dir, l);
-    if (!temp || !path) status = fm_fail_nomem(err, w->dir);
+    if (!temp || !path)
+        status = fm_fail_nomem(err, w->dir);
     else if (fsync(s->fd) || rename(temp, path))
         status = fm_fail_errno(err, errno, "%s: cannot finish", path);
     bs_free(temp);
@@ -250,8 +241,7 @@ static fm_status seal(xp_pack_writer *w, int l, fm_error *err)
     return status;
 }
 
-fm_status xp_pack_finish_layer(xp_pack_writer *w, int l, fm_error *err)
-{
+fm_status xp_pack_finish_layer(xp_pack_writer *w, int l, fm_error *err) {
     pack_layer *s = &w->state[l];
     if (s->finished) return FM_OK;
     fm_status status = check_complete(w, l, err);
@@ -265,8 +255,7 @@ fm_status xp_pack_finish_layer(xp_pack_writer *w, int l, fm_error *err)
     return FM_OK;
 }
 
-static fm_status write_manifest(const xp_pack_writer *w, fm_error *err)
-{
+static fm_status write_manifest(const xp_pack_writer *w, fm_error *err) {
     for (int l = 0; l < w->n_layers; l++)
         if (!w->state[l].finished)
             return fm_fail(err, FM_E_ARGUMENT, "%s: MoE layer %d is not finished", w->dir, l);
@@ -275,15 +264,14 @@ static fm_status write_manifest(const xp_pack_writer *w, fm_error *err)
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     char *path = bs_path_join(w->dir, XP_PACK_MANIFEST);
     json_decref(root);
-    fm_status status = text && path ? bs_write_file(path, text, strlen(text), err)
-                                    : fm_fail_nomem(err, w->dir);
+    fm_status status =
+        text && path ? bs_write_file(path, text, strlen(text), err) : fm_fail_nomem(err, w->dir);
     free(text);
     bs_free(path);
     return status;
 }
 
-fm_status xp_pack_finish(xp_pack_writer *w, fm_error *err)
-{
+fm_status xp_pack_finish(xp_pack_writer *w, fm_error *err) {
     fm_status status = write_manifest(w, err);
     if (!status) {
         char *lock = bs_path_join(w->dir, ".lock");
@@ -294,8 +282,7 @@ fm_status xp_pack_finish(xp_pack_writer *w, fm_error *err)
     return status;
 }
 
-void xp_pack_abort(xp_pack_writer *w)
-{
+void xp_pack_abort(xp_pack_writer *w) {
     if (!w) return;
     for (int l = 0; w->state && l < w->n_layers; l++) {
         pack_layer *s = &w->state[l];

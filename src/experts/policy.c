@@ -83,6 +83,10 @@ xp_history xp_policy_restore(xp_policy policy, const xp_clock *clock, double cou
     return h;
 }
 
+double xp_policy_lending_margin(xp_policy policy) {
+    return policy == XP_LRU ? 2.0 * XP_HALF_LIFE : 2.0; /* lru: steps; lfru: halvings */
+}
+
 static const char *const names[] = {[XP_LFRU] = "lfru", [XP_LRU] = "lru", [XP_LCP] = "lcp"};
 
 const char *xp_policy_name(xp_policy policy) {

@@ -47,6 +47,10 @@ void xp_policy_forget(xp_history *h);
 double xp_policy_count(xp_policy policy, const xp_clock *clock, const xp_history *h);
 xp_history xp_policy_restore(xp_policy policy, const xp_clock *clock, double count, uint64_t idle);
 
+/* By how much another layer's expert must be worth less before a layer takes its slot: the key's
+ * loss in two half-lives. */
+double xp_policy_lending_margin(xp_policy policy);
+
 const char *xp_policy_name(xp_policy policy);
 bool xp_policy_parse(const char *name, xp_policy *out);
 

@@ -48,7 +48,8 @@ static fm_status create_layer(layer *l, const xp_res_layer *is, int class_slots,
     int room = is->n_experts < class_slots ? is->n_experts : class_slots;
     l->held = bs_calloc((size_t)room, sizeof *l->held);
     l->kept = bs_calloc(n, sizeof *l->kept);
-    if (!l->history || !l->slot_of || !l->held || !l->kept) return fm_fail_nomem(err, "expert residency");
+    if (!l->history || !l->slot_of || !l->held || !l->kept)
+        return fm_fail_nomem(err, "expert residency");
     for (size_t e = 0; e < n; e++) {
         l->slot_of[e] = -1;
         xp_policy_forget(&l->history[e]);
@@ -100,7 +101,7 @@ fm_status xp_res_create(const xp_res_layer *layers, int n_layers, xp_policy poli
     if (!r) return fm_fail_nomem(err, "expert residency");
     r->n_layers = n_layers;
     r->policy = policy;
-    r->lend = lend;
+    r->lend = lend && policy != XP_LCP; /* the seed's policy forgets, so it cannot compare layers */
     fm_status status = create_parts(r, layers, err);
     if (status) {
         xp_res_destroy(r);
@@ -177,17 +178,20 @@ static int cheapest_of(const xp_residency *r, layer *l) {
     return best;
 }
 
-static int cheapest_of_class(const xp_residency *r, const layer *taker) {
-    int best = -1;
+/* The cheapest expert that the taker may evict: its own, or another layer's when that one is worth
+ * clearly less. Without the margin layers rob each other back and forth; docs/FINDINGS.md. */
+static int cheapest_of_class(const xp_residency *r, layer *taker) {
+    int own = cheapest_of(r, taker), best = -1;
     for (int i = 0; i < r->n_layers; i++) {
         layer *l = &r->layers[i];
-        if (l->is.size_class != taker->is.size_class) continue;
-        if (l != taker && l->n_held <= l->is.top_k) continue;
+        if (l == taker || l->is.size_class != taker->is.size_class) continue;
+        if (l->n_held <= l->is.top_k) continue;
         int s = cheapest_of(r, l);
-        if (s < 0) continue;
-        if (best < 0 || key_of(r, &r->slots[s]) < key_of(r, &r->slots[best])) best = s;
+        if (s >= 0 && (best < 0 || key_of(r, &r->slots[s]) < key_of(r, &r->slots[best]))) best = s;
     }
-    return best;
+    if (own < 0 || best < 0) return own < 0 ? best : own;
+    double margin = xp_policy_lending_margin(r->policy);
+    return key_of(r, &r->slots[best]) + margin < key_of(r, &r->slots[own]) ? best : own;
 }
 
 static void take_out(xp_residency *r, int index) {

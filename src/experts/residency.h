@@ -19,7 +19,8 @@ typedef struct xp_res_layer {
     int slots;      /* its share */
 } xp_res_layer;
 
-/* lend: shares are only where the sum of a class comes from; false: each layer keeps to its own. */
+/* lend: shares are only where the sum of a class comes from; false, or lcp: each layer keeps to its
+ * own. */
 fm_status xp_res_create(const xp_res_layer *layers, int n_layers, xp_policy policy, bool lend,
                         xp_residency **out, fm_error *err);
 void xp_res_destroy(xp_residency *r);

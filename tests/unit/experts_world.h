@@ -93,7 +93,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static void check_view(const world *w, const xp_ticket *t) {
+static inline void check_view(const world *w, const xp_ticket *t) {
     for (int p = 0; p < XP_PROJECTIONS; p++) {
         const xp_part *part = w->layers[t->layer].part[p];
         const void *seen[XP_PARTS] = {t->view.m[p].w, t->view.m[p].scales, t->view.m[p].biases,

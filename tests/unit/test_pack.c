@@ -1,4 +1,5 @@
-/* The packed store gives the bytes of the source, survives being killed, and refuses to be wrong. */
+/* The packed store gives the bytes of the source, survives being killed, and refuses to be wrong.
+ */
 #include "base/crc32c.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -164,8 +165,8 @@ static fm_status put(xp_pack_writer *writer, const world *w, int l, int e, fm_er
     return xp_pack_put(writer, l, e, part, err);
 }
 
-/* A writer that stops in its second layer; the next one, fed in pieces and in another order, goes on
- * after the first. */
+/* A writer that stops in its second layer; the next one, fed in pieces and in another order, goes
+ * on after the first. */
 static void resume(void **state) {
     const world *w = *state;
     fm_error err;
@@ -191,9 +192,9 @@ static void resume(void **state) {
                     size_t n = w->layers[l].part[q][part].bytes, half = n / 2;
                     const char *bytes = bytes_of(w, l, e, q, part);
                     if (!n) continue;
-                    assert_int_equal(
-                        xp_pack_put_piece(writer, l, e, q, part, half, bytes + half, n - half, &err),
-                        FM_OK);
+                    assert_int_equal(xp_pack_put_piece(writer, l, e, q, part, half, bytes + half,
+                                                       n - half, &err),
+                                     FM_OK);
                     assert_int_equal(xp_pack_put_piece(writer, l, e, q, part, 0, bytes, half, &err),
                                      FM_OK);
                 }

@@ -197,6 +197,10 @@ bool en_deliver_logits(en_engine *e, en_choice *c, float *logits) {
     if (draw(e, c, logits, &event, &err)) return fail(e, c, &err);
     count_token(e, c);
     bool end = is_end(e, r, c->next);
+    if (c->holding) { /* an end that is drawn before the set has settled is no end */
+        c->phase = EN_ANSWER;
+        return true;
+    }
     if (!end && c->stream && tx_stream_push(c->stream, c->next, &c->held, &err))
         return fail(e, c, &err);
     en_event out = new_event(c, EN_EVENT_TOKEN);

@@ -39,7 +39,7 @@ static fm_status check_options(const en_options *o, fm_error *err)
         return fm_fail(err, FM_E_ARGUMENT, "kv-bits is %d, not 32, 16 or 8", o->kv_bits);
     if (!kn_isa_available(o->isa))
         return fm_fail(err, FM_E_UNSUPPORTED, "this CPU has no %s", kn_isa_name(o->isa));
-    return FM_OK;
+    return en_warm_check(o, err);
 }
 
 /* Own copies of the strings that are kept. */
@@ -179,6 +179,7 @@ static fm_status load(en_engine *e, fm_error *err)
         status = xp_open(source, &x, &e->experts, err);
     }
     if (!status) status = take_scratch(e, err);
+    if (!status) status = en_warm_open(e, err);
     if (!status && o->lock) status = lock_memory(err);
     return status;
 }
@@ -216,6 +217,7 @@ void en_close(en_engine *e)
     en_drop_finished(e);
     if (e->slots) en_prefix_free(e);
     for (int i = 0; e->slots && i < e->options.parallel; i++) md_state_destroy(e->slots[i].state);
+    en_warm_close(e);
     md_run_destroy(e->run);
     xp_close(e->experts);
     bs_pages_free(e->logits, e->logits_bytes);

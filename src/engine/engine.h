@@ -253,6 +253,36 @@ fm_status en_prefix_export(en_engine *engine, int i, void *out, fm_error *err);
 fm_status en_prefix_import(en_engine *engine, uint64_t scope, const void *data, size_t bytes,
                            fm_error *err);
 
+/* --- step by step: the seed's low-level operations (engine idle, engine's thread) ---------------- */
+
+/* Feed a prompt and `tokens` greedy tokens of its answer, and count the router's picks into
+ * counts[n_moe_layers][n_experts] (added to what is there). router_only: no routed expert is
+ * computed, fast and roughly right. Leaves no conversation behind. */
+fm_status en_count_experts(en_engine *engine, const int32_t *ids, int n, int tokens,
+                           bool router_only, uint64_t *counts, fm_error *err);
+
+/* true: from now on the resident set is fixed (LOSSY, as EN_PREDICTIVE); false: exact again. */
+fm_status en_fix_experts(en_engine *engine, bool fixed, fm_error *err);
+
+typedef struct en_delta {
+    int tokens;                /* greedy tokens after the prompt; the seed: 10 */
+    int swaps_a_layer, layers; /* limits; the seed: 10 a layer (fast) or none */
+} en_delta;
+
+typedef struct en_delta_stats {
+    double discovery_s, total_s;
+    uint64_t requests, misses; /* distinct experts a step and layer, since the last refresh */
+    int swaps, layers;
+} en_delta_stats;
+
+/* Find what a prompt misses in the fixed set, and swap it in. */
+fm_status en_delta_warmup(en_engine *engine, const int32_t *ids, int n, const en_delta *how,
+                          en_delta_stats *out, fm_error *err);
+
+/* Swap in what was missed since the last call, the most wanted first. */
+fm_status en_refresh_experts(en_engine *engine, int swaps_a_layer, int layers, en_delta_stats *out,
+                             fm_error *err);
+
 /* --- statistics ------------------------------------------------------------------------------- */
 
 /* Totals since en_open (or en_reset_stats), and what is held. The JSON names of CLI.md. */
@@ -271,6 +301,8 @@ typedef struct en_stats {
     bool direct_io;
     const char *io, *policy, *isa, *mode; /* names */
     int threads;
+    double dropped_mass;    /* share of router weight lost to a fixed set; 0 in exact mode */
+    uint64_t dropped_picks; /* (token, expert) pairs that it lacked */
     int active, waiting;                /* choices now */
     double bound_tok_s, bound_fraction; /* 0: the machine's rates are not known */
 } en_stats;

@@ -3,6 +3,7 @@
  *   engine.c     open, close, accessors          request.c    submit, cancel, lives of choices
  *   scheduler.c  en_step: slots, batch, forward  deliver.c    a token: sampling, text, events
  *   prefix.c     reuse of computed prefixes      snapshots.c  recurrent states kept for reuse
+ *   warm.c       profiles, saved states, predictive mode
  *   planner.c, machine.c, sampler.c, score.c, stats.c, settings.c (generation_config.json)
  *
  * A request has n choices. A choice waits, gets a slot (a model state), feeds its prompt, then
@@ -13,6 +14,7 @@
 
 #include "base/buf.h"
 #include "engine/engine.h"
+#include "engine/warm.h"
 #include "text/chat.h"
 
 #include <pthread.h>
@@ -41,8 +43,6 @@ typedef struct en_history {
     int n_snapshots;
     uint64_t last_use; /* engine's step number */
 } en_history;
-
-typedef struct en_choice en_choice;
 
 typedef struct en_slot {
     md_state *state;
@@ -85,6 +85,7 @@ struct en_choice {
     int fed;                /* prompt tokens whose effect is in the slot's state */
     int row;                /* of this pass's logits; -1: none */
     int feeding;            /* tokens in this pass; 0: not in it */
+    bool holding;           /* computed but not given out (warm.h) */
     en_choice *next_choice; /* list */
 };
 
@@ -127,6 +128,7 @@ struct en_engine {
     uint64_t prefix_used, snapshot_bytes;
 
     en_watcher watchers[EN_MAX_WATCHERS];
+    en_warm *warm; /* NULL: the model has no routed experts */
 
     /* Choices in order of arrival that the engine's thread works on. */
     en_choice *active;
@@ -139,6 +141,7 @@ struct en_engine {
     en_shared *live;      /* every request that is not over */
     uint64_t last_id;
     en_totals totals;
+    md_mass mass;
     xp_stats expert_stats, expert_base; /* after the last step; when statistics were reset */
     double disk_rate, memory_rate;
 };
@@ -155,6 +158,8 @@ void en_drop_finished(en_engine *e);
 
 /* scheduler.c */
 void en_release_slot(en_engine *e, en_choice *c);
+/* Sampler and text stream as for a choice that has drawn nothing. */
+fm_status en_prepare_choice(en_engine *e, en_choice *c, fm_error *err);
 
 /* prefix.c. Give the choice a slot that already holds as much of its prompt as can be reused;
  * false when none is free. */

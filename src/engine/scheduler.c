@@ -21,10 +21,14 @@ void en_release_slot(en_engine *e, en_choice *c) {
     if (!e->options.keep_prefixes || c->request->set.no_cache) en_clear_slot(e, slot);
 }
 
-static fm_status prepare(en_engine *e, en_choice *c, fm_error *err) {
+fm_status en_prepare_choice(en_engine *e, en_choice *c, fm_error *err) {
     const en_request *r = &c->request->set;
     en_sampling sampling = r->sampling;
     sampling.seed += (uint64_t)c->index;
+    en_sampler_free(c->sampler);
+    tx_stream_free(c->stream);
+    c->sampler = NULL;
+    c->stream = NULL;
     fm_status status = en_sampler_create(&sampling, md_describe(e->model)->vocab, r->bias,
                                          r->n_bias, &c->sampler, err);
     for (int i = 0; i < r->n_prompt && !status; i++)
@@ -57,7 +61,8 @@ static void admit(en_engine *e) {
         e->totals.cached_tokens += (uint64_t)c->fed;
         pthread_mutex_unlock(&e->lock);
         fm_error err;
-        if (prepare(e, c, &err)) en_finish_choice(e, c, EN_FINISH_ERROR, &err);
+        if (en_prepare_choice(e, c, &err) || en_warm_admit(e, c, &err))
+            en_finish_choice(e, c, EN_FINISH_ERROR, &err);
     }
 }
 
@@ -164,6 +169,7 @@ static void count(en_engine *e, const pass *p, double seconds) {
         e->totals.decode_bytes += now.bytes_read - e->expert_stats.bytes_read;
     }
     e->expert_stats = now;
+    md_run_mass(e->run, &e->mass);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -186,6 +192,7 @@ int en_step(en_engine *e) {
         } else {
             remember(e);
             deliver(e);
+            if (en_warm_step(e, &err)) fail_pass(e, &err);
         }
     }
     en_drop_finished(e);

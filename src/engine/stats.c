@@ -45,11 +45,14 @@ void en_get_stats(en_engine *e, en_stats *out) {
     pthread_mutex_lock(&e->lock);
     en_totals t = e->totals;
     const xp_stats x = e->expert_stats, b = e->expert_base;
+    md_mass mass = e->mass;
     out->prefix_bytes = e->prefix_used;
     out->active = e->running;
     out->waiting = e->waiting;
     pthread_mutex_unlock(&e->lock);
 
+    out->dropped_mass = mass.routed > 0 ? mass.dropped / mass.routed : 0;
+    out->dropped_picks = mass.dropped_picks;
     out->ttft_ms = t.ttft_s * 1e3;
     out->prefill_tok_s = t.prompt_s > 0 ? (double)t.prompt_fed / t.prompt_s : 0;
     out->decode_tok_s = t.decode_s > 0 ? (double)t.decoded / t.decode_s : 0;
@@ -91,7 +94,8 @@ void en_set_rates(en_engine *e, double disk_bytes_s, double memory_bytes_s) {
 json_t *en_stats_json(const en_stats *s) {
     return json_pack(
         "{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:f,"
-        " s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:b, s:s, s:s, s:s, s:i, s:s, s:f, s:f}",
+        " s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:b, s:s, s:s, s:s, s:i, s:s,"
+        " s:f, s:I, s:f, s:f}",
         "load_ms", s->load_ms, "ttft_ms", s->ttft_ms, "prefill_tok_s", s->prefill_tok_s,
         "decode_tok_s", s->decode_tok_s, "tokens", (json_int_t)s->tokens, "prompt_tokens",
         (json_int_t)s->prompt_tokens, "cached_tokens", (json_int_t)s->cached_tokens, "expert_hits",
@@ -103,6 +107,7 @@ json_t *en_stats_json(const en_stats *s) {
         (json_int_t)s->slot_bytes, "slots", s->slots, "state_bytes", (json_int_t)s->state_bytes,
         "scratch_bytes", (json_int_t)s->scratch_bytes, "prefix_bytes", (json_int_t)s->prefix_bytes,
         "peak_rss_bytes", (json_int_t)s->peak_rss_bytes, "direct_io", s->direct_io, "io", s->io,
-        "policy", s->policy, "isa", s->isa, "threads", s->threads, "mode", s->mode, "bound_tok_s",
+        "policy", s->policy, "isa", s->isa, "threads", s->threads, "mode", s->mode, "dropped_mass",
+        s->dropped_mass, "dropped_picks", (json_int_t)s->dropped_picks, "bound_tok_s",
         s->bound_tok_s, "bound_fraction", s->bound_fraction);
 }

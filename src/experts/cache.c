@@ -253,6 +253,7 @@ void xp_release(xp_cache *c, xp_ticket *tickets, int n) {
             c->slots[s].loaded = false;
         }
     }
+    if (xp_preload_pending(c)) xp_fill_step(c);
 }
 
 bool xp_is_resident(const xp_cache *c, int layer, int expert) {

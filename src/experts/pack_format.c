@@ -1,4 +1,5 @@
 #include "experts/pack_format.h"
+#include "experts/persist.h"
 
 #include "base/crc32c.h"
 #include "base/file.h"
@@ -286,4 +287,13 @@ fm_status xp_pack_read_header(const char *path, int layer, const xp_layer *shape
     bs_free(read);
     close(fd);
     return status;
+}
+
+fm_status xp_source_id(const xp_source *source, char **out, fm_error *err) {
+    json_t *json = xp_pack_source_json(source, err);
+    if (!json) return FM_E_IO;
+    uint32_t id = xp_pack_binding(json, NULL);
+    json_decref(json);
+    *out = bs_sprintf("%08x", id);
+    return *out ? FM_OK : fm_fail_nomem(err, "naming a checkpoint");
 }

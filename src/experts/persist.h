@@ -10,7 +10,7 @@
 #ifndef EXPERTS_PERSIST_H
 #define EXPERTS_PERSIST_H
 
-#include "base/error.h"
+#include "experts/experts.h"
 
 #include <stdint.h>
 
@@ -31,6 +31,10 @@ typedef struct xp_saved {
     int n_experts, n_layers;
     xp_saved_layer *layers;
 } xp_saved;
+
+/* A short name for exactly these files (names, sizes, times, headers): what packs and saved states
+ * are bound to. The caller frees *out with bs_free. */
+fm_status xp_source_id(const xp_source *source, char **out, fm_error *err);
 
 fm_status xp_saved_create(const char *model_id, const char *prompt, int n_experts, int n_layers,
                           const int *layer_ids, xp_saved **out, fm_error *err);

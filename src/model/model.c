@@ -244,6 +244,13 @@ const xp_source *md_expert_source(const md_model *model)
     return model->store ? &model->source : NULL;
 }
 
+int md_moe_layer(const md_model *model, int i)
+{
+    int n = 0;
+    while (model->layers[n].moe_layer != i) n++;
+    return n;
+}
+
 const ts_store *md_store(const md_model *model)
 {
     return model->store;

@@ -51,6 +51,8 @@ fm_status md_load(md_model *model, md_progress_fn *progress, void *arg, fm_error
 
 const md_info *md_describe(const md_model *model);
 const xp_source *md_expert_source(const md_model *model); /* NULL without a checkpoint */
+/* The number in the transformer of MoE layer i. */
+int md_moe_layer(const md_model *model, int i);
 const ts_store *md_store(const md_model *model);
 const json_t *md_config(const md_model *model);
 

@@ -58,7 +58,7 @@ void cli_engine_options(const cli_args *a, en_options *o) {
     if (cli_has(a, "precision"))
         o->precision = cli_choice(a, "precision", 0) ? KN_PRECISION_FAST : KN_PRECISION_F32;
     if (cli_has(a, "isa")) kn_isa_parse(cli_text(a, "isa", "auto"), &o->isa);
-    o->mlx_router |= cli_has(a, "mlx-router");
+    o->mlx_router |= cli_choice(a, "router-compat", 0) == 1;
 }
 
 void cli_sampling_options(const cli_args *a, en_sampling *s) {

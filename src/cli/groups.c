@@ -27,8 +27,8 @@ static const cli_option engine_options[] = {
     {"precision", 0, CLI_CHOICE, "f32|fast", 0, 0, "activations in float32 or as integers"},
     {"isa", 0, CLI_CHOICE, "auto|portable|avx2|avx512|neon", 0, 0,
      "instruction set; all give the same bits"},
-    {"mlx-router", 0, CLI_FLAG, NULL, 0, 0,
-     "route as mlx-lm does where it differs from Hugging Face"},
+    {"router-compat", 0, CLI_CHOICE, "hf|mlx", 0, 0,
+     "where mlx-lm routes otherwise than Hugging Face (Hunyuan, Jamba, PhiMoE): whom to follow"},
     {"pack-dir", 0, CLI_FOLDER, "DIR", 0, 0, "packed expert store to read from ('' for none)"},
     {0},
 };

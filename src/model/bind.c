@@ -104,10 +104,12 @@ fm_status md_bind(md_model *m, fm_error *err)
     size_t offset = 0;
     for (size_t i = 0; i < m->schema.n; i++) {
         const md_spec *s = &m->schema.spec[i];
-        if (s->kind == MD_EXPERTS) continue;
+        if (s->kind == MD_EXPERTS && !s->bias) continue;
         md_binding *b = &m->bindings[m->n_bindings++];
         b->spec = s;
-        fm_status status = s->kind == MD_VECTOR ? bind_vector(m, b, err) : bind_matrix(m, b, err);
+        fm_status status = s->kind == MD_VECTOR    ? bind_vector(m, b, err)
+                           : s->kind == MD_EXPERTS ? md_bind_expert_bias(m, b, err)
+                                                   : bind_matrix(m, b, err);
         if (status == FM_E_NOT_FOUND && err) err->code = FM_E_FORMAT;
         if (status) return status == FM_E_NOT_FOUND ? FM_E_FORMAT : status;
         b->offset = offset;
@@ -244,6 +246,14 @@ static fm_status load_vector(loader *l, const md_binding *b)
     return FM_OK;
 }
 
+static fm_status load_expert_bias(loader *l, const md_binding *b)
+{
+    float *at = (float *)(l->m->arena + b->offset);
+    if (!b->bias) return FM_OK;
+    weights_of(l->m, b->spec)->bias[b->spec->part[0]] = at;
+    return md_load_expert_bias(l->m, b, at, l->err);
+}
+
 fm_status md_load(md_model *m, md_progress_fn *progress, void *arg, fm_error *err)
 {
     if (!m->store)
@@ -255,7 +265,9 @@ fm_status md_load(md_model *m, md_progress_fn *progress, void *arg, fm_error *er
     fm_status status = FM_OK;
     for (size_t i = 0; i < m->n_bindings && !status; i++) {
         md_binding *b = &m->bindings[i];
-        status = b->spec->kind == MD_VECTOR ? load_vector(&l, b) : load_matrix(&l, b);
+        status = b->spec->kind == MD_VECTOR    ? load_vector(&l, b)
+                 : b->spec->kind == MD_EXPERTS ? load_expert_bias(&l, b)
+                                               : load_matrix(&l, b);
         if (progress) progress(arg, b->offset + b->bytes, m->arena_bytes);
     }
     bs_pages_free(l.scratch, l.scratch_bytes);

@@ -4,7 +4,10 @@
  *   S  MOE.switch_mlp.{gate,up,down}_proj      stacked (converted)
  *   P  MOE.experts.E.{gate,up,down}_proj       one module an expert, float or quantised
  *   G  MOE.experts.gate_up_proj, .down_proj    stacked, gate rows first; gpt-oss: rows alternate
- *   L  MOE.input_linear, .output_linear        stacked, gate rows first (Granite) */
+ *   GT the same with every expert's matrices transposed (Qwen3-VL)
+ *   L  MOE.input_linear, .output_linear        stacked, gate rows first (Granite)
+ *
+ * The biases of gpt-oss's experts are small and many: they are resident (expert_bias.c). */
 #include "model/inside.h"
 
 #include "base/mem.h"
@@ -88,34 +91,6 @@ static void stacked_projection(mapper *x, int p, const ts_matrix *m, int first, 
         stacked_part(m->biases, m->count, first, every, rows, m->shape.scale_row_bytes);
 }
 
-static kn_format bias_format(const ts_tensor *t)
-{
-    return t->type == TS_F32 ? KN_F32 : t->type == TS_F16 ? KN_F16 : KN_BF16;
-}
-
-static fm_status bad_bias(const mapper *x, const ts_tensor *t)
-{
-    return fm_fail(x->err, FM_E_FORMAT, "%s: tensor %s does not have the shape or type of a bias",
-                   ts_file_path(x->m->store, t->file), t->name);
-}
-
-/* The Linear bias of projection p: rows [first, ...) of t [count][all_rows]. */
-static fm_status stacked_bias(mapper *x, int p, const ts_tensor *t, int all_rows, int first)
-{
-    if (!t) return FM_OK;
-    size_t one = ts_type_bytes(t->type);
-    if (t->n_dims != 2 || t->shape[0] != x->n_experts || t->shape[1] != all_rows ||
-        (t->type != TS_F32 && t->type != TS_F16 && t->type != TS_BF16))
-        return bad_bias(x, t);
-    x->out->bias_type = bias_format(t);
-    x->out->part[p][XP_BIAS] =
-        (xp_part){.file = t->file,
-                  .offset = t->offset + (uint64_t)first * one,
-                  .stride = t->bytes / (uint64_t)x->n_experts,
-                  .bytes = (size_t)rows_of(x, p) * one};
-    return md_use_tensor(x->m, t, x->err);
-}
-
 static fm_status map_stacked(mapper *x)
 {
     static const char *const names[3] = {"gate_proj", "up_proj", "down_proj"};
@@ -128,7 +103,6 @@ static fm_status map_stacked(mapper *x)
         if (status) return status;
         stacked_projection(x, p, &m, 0, 1);
         status = use_matrix(x, &m);
-        if (!status) status = stacked_bias(x, p, find(x, name, ".bias"), rows_of(x, p), 0);
         if (status) return status;
     }
     return FM_OK;
@@ -147,15 +121,52 @@ static fm_status map_fused(mapper *x, const char *gate_up, const char *down)
     if (status) return status;
     stacked_projection(x, XP_GATE, &m, 0, alternate ? 2 : 1);
     stacked_projection(x, XP_UP, &m, alternate ? 1 : x->width, alternate ? 2 : 1);
-    if (find(x, name, "_bias"))
-        return fm_fail(x->err, FM_E_UNSUPPORTED,
-                       "%s_bias: alternating biases are not supported; use an MLX conversion", name);
     snprintf(name, sizeof name, "%s.%s", x->moe, down);
     status = ts_find_matrix(x->m->store, x->m->json, name, x->n_experts, x->hidden, x->width, &m,
                             x->err);
     if (status) return status;
     stacked_projection(x, XP_DOWN, &m, 0, 1);
     return use_matrix(x, &m);
+}
+
+/* Transposed experts: gate and up side by side, [in][gate out | up out], are one part; no part is
+ * called up. md_layer.transposed tells the forward pass. */
+static bool is_transposed(const mapper *x)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "%s.experts.gate_up_proj", x->moe);
+    const ts_tensor *t = find(x, name, "");
+    return t && t->n_dims == 3 && t->shape[1] == x->hidden && t->shape[2] == 2 * x->width &&
+           (x->hidden != 2 * x->width || x->m->config.family->transposed_raw);
+}
+
+static void whole_expert(mapper *x, int p, const ts_matrix *m)
+{
+    x->out->shape[p] = m->shape;
+    x->out->part[p][XP_CODES] =
+        stacked_part(m->codes, m->count, 0, 1, m->shape.rows, m->shape.row_bytes);
+}
+
+static fm_status map_transposed(mapper *x)
+{
+    char name[NAME];
+    ts_matrix gate_up, down;
+    snprintf(name, sizeof name, "%s.experts.gate_up_proj", x->moe);
+    fm_status status = ts_find_matrix(x->m->store, x->m->json, name, x->n_experts, x->hidden,
+                                      2 * x->width, &gate_up, x->err);
+    if (status) return status;
+    snprintf(name, sizeof name, "%s.experts.down_proj", x->moe);
+    status = ts_find_matrix(x->m->store, x->m->json, name, x->n_experts, x->width, x->hidden, &down,
+                            x->err);
+    if (status) return status;
+    if (gate_up.scales || down.scales)
+        return fm_fail(x->err, FM_E_UNSUPPORTED, "%s: quantised and transposed is not supported",
+                       name);
+    whole_expert(x, XP_GATE, &gate_up);
+    whole_expert(x, XP_DOWN, &down);
+    x->m->layers[x->layer].transposed = true;
+    status = use_matrix(x, &gate_up);
+    return status ? status : use_matrix(x, &down);
 }
 
 /* --- one module an expert --------------------------------------------------------------------- */
@@ -221,6 +232,7 @@ static fm_status map_layer(mapper *x)
     if (has(x, name)) return map_stacked(x);
     snprintf(name, sizeof name, "%s.%s.0.%s", x->moe, n->each, n->proj[0]);
     if (has(x, name)) return map_each(x);
+    if (is_transposed(x)) return map_transposed(x);
     snprintf(name, sizeof name, "%s.experts.gate_up_proj", x->moe);
     if (has(x, name)) return map_fused(x, "experts.gate_up_proj", "experts.down_proj");
     snprintf(name, sizeof name, "%s.input_linear", x->moe);

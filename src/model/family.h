@@ -144,6 +144,7 @@ typedef struct md_family {
     bool never_tied;           /* tie_word_embeddings is ignored */
     bool clamped_swiglu;       /* gpt-oss: interleaved raw rows, biases, clamp */
     bool cla;                  /* cross-layer sharing of k and v projections */
+    bool transposed_raw;       /* raw stacked experts are [in][out]; told by the shape unless square */
 
     md_moe_rule moe_rule;
     const char *experts_field, *top_k_field, *width_field; /* NULL: num_experts,

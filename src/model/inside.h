@@ -20,6 +20,7 @@ typedef struct md_layer {
     md_weights w;
     const md_layer_config *c;
     int moe_layer;           /* index in the expert source, -1: dense */
+    bool transposed;         /* experts are stored [in][out], gate and up side by side */
     size_t recurrent_offset; /* floats, into a state's recurrent part */
     size_t recurrent_floats;
     size_t conv_floats;      /* of these, the convolution's inputs come first */
@@ -72,6 +73,10 @@ fm_status md_find_layout(md_model *m, fm_error *err);
 /* bind.c: find every tensor of the schema; sizes and places, no weights. */
 fm_status md_bind(md_model *m, fm_error *err);
 
+/* expert_bias.c: the Linear biases of the experts, resident as [E][rows]. */
+fm_status md_bind_expert_bias(md_model *m, md_binding *b, fm_error *err);
+fm_status md_load_expert_bias(md_model *m, const md_binding *b, float *dst, fm_error *err);
+
 /* expert_source.c: where each expert's bytes are, for every layout. */
 fm_status md_build_expert_source(md_model *m, fm_error *err);
 void md_free_expert_source(md_model *m);
@@ -119,6 +124,15 @@ typedef struct md_segment {
 /* A piece of a product job; see product.h. */
 typedef struct md_item md_item;
 
+/* y = W^T x for a matrix stored [in][out], columns [first, first + n_out) of it. */
+typedef struct md_transposed {
+    const kn_mat *w;
+    int first, n_out, n;      /* n: vectors */
+    const float *x;           /* [n][w->rows] x_stride apart */
+    float *y;                 /* [n][n_out] y_stride apart */
+    size_t x_stride, y_stride;
+} md_transposed;
+
 struct md_run {
     const md_model *model;
     xp_cache *experts;
@@ -152,6 +166,7 @@ struct md_run {
     void *act;           /* scratch of prepared activations, two of them */
     size_t act_bytes;
     md_item *items;
+    md_transposed *transposed; /* [2 E], where a layer has such experts */
     int max_items;
 
     /* experts */
@@ -189,6 +204,9 @@ void md_mamba1(md_run *r, int layer);
 void md_mamba2(md_run *r, int layer);
 void md_dense_mlp(md_run *r, int layer);
 fm_status md_moe(md_run *r, int layer, fm_error *err);
+
+/* One job for all items. */
+void md_run_transposed(md_run *r, const md_transposed *items, int n);
 
 /* Floats a token, and a worker, that each block wants of r->work and r->private_. */
 size_t md_attention_work(const md_arch *c);

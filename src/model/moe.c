@@ -17,7 +17,6 @@ typedef struct moe {
     int filled;         /* rows of r->outputs that are taken */
     bool shared_done;
     bool skipped;       /* a fixed resident set left experts out */
-    const xp_layer *x;  /* of the expert source */
 } moe;
 
 /* --- router ----------------------------------------------------------------------------------- */
@@ -134,6 +133,12 @@ static int gather(moe *m, const xp_ticket *tickets, int n_ready)
     return rows;
 }
 
+static const float *bias_of(const moe *m, md_mat which, int expert, int rows)
+{
+    const float *all = m->l->w.bias[which];
+    return all ? all + (size_t)expert * (size_t)rows : NULL;
+}
+
 static void expert_items(moe *m, xp_ticket *tickets, int n_ready, const kn_act *x, bool down)
 {
     md_run *r = m->r;
@@ -146,14 +151,14 @@ static void expert_items(moe *m, xp_ticket *tickets, int n_ready, const kn_act *
         *it = (md_item){.x = x, .t0 = row, .t1 = row + count};
         if (down) {
             it->w = &e->m[XP_DOWN];
-            it->bias = e->bias[XP_DOWN];
+            it->bias = bias_of(m, MD_EXPERT_DOWN, id, (int)hidden);
             it->y = r->outputs + (size_t)m->filled * hidden;
             it->y_stride = hidden;
         } else {
             it->w = &e->m[XP_GATE];
             it->up = &e->m[XP_UP];
-            it->bias = e->bias[XP_GATE];
-            it->up_bias = e->bias[XP_UP];
+            it->bias = bias_of(m, MD_EXPERT_GATE, id, (int)width);
+            it->up_bias = bias_of(m, MD_EXPERT_UP, id, (int)width);
             it->y = r->expert_hidden;
             it->scratch = r->expert_scratch;
             it->y_stride = width;
@@ -166,6 +171,50 @@ static void expert_items(moe *m, xp_ticket *tickets, int n_ready, const kn_act *
         }
         row += count;
     }
+}
+
+/* --- transposed experts: the same in other jobs --- */
+
+static void activate_row(void *arg, int row, int worker)
+{
+    (void)worker;
+    const moe *m = arg;
+    int width = m->l->c->expert_width;
+    float *gate = m->r->expert_hidden + (size_t)row * (size_t)width;
+    kn_silu_mul(m->r->isa, gate, gate, m->r->expert_scratch + (size_t)row * (size_t)width, width);
+}
+
+static void compute_transposed(moe *m, xp_ticket *tickets, int n_ready)
+{
+    md_run *r = m->r;
+    size_t width = (size_t)m->l->c->expert_width, hidden = (size_t)m->c->hidden, row = 0;
+    int rows = gather(m, tickets, n_ready), n = 0;
+    const float *x = m->n == 1 ? r->h : r->gathered;
+    for (int i = 0; i < n_ready; i++) {
+        const xp_ticket *e = &tickets[r->ready[i]];
+        md_transposed half = {.w = &e->view.m[XP_GATE], .n_out = (int)width,
+                              .n = r->first_of[e->expert + 1] - r->first_of[e->expert],
+                              .x = m->n == 1 ? x : x + row * hidden, .x_stride = hidden,
+                              .y = r->expert_hidden + row * width, .y_stride = width};
+        r->transposed[n++] = half;
+        half.first = (int)width;
+        half.y = r->expert_scratch + row * width;
+        r->transposed[n++] = half;
+        row += (size_t)half.n;
+    }
+    md_run_transposed(r, r->transposed, n);
+    md_for_tokens(r, activate_row, m, rows, 8 * width);
+    for (int i = 0; i < n_ready; i++) {
+        md_transposed *down = &r->transposed[i];
+        size_t first = (size_t)(r->transposed[2 * i].y - r->expert_hidden) / width;
+        *down = (md_transposed){.w = &tickets[r->ready[i]].view.m[XP_DOWN], .n_out = (int)hidden,
+                                .n = r->transposed[2 * i].n,
+                                .x = r->expert_hidden + first * width, .x_stride = width,
+                                .y = r->outputs + ((size_t)m->filled + first) * hidden,
+                                .y_stride = hidden};
+    }
+    md_run_transposed(r, r->transposed, n_ready);
+    m->filled += rows;
 }
 
 /* All ready experts: gate and up in one job (with the shared expert's second half, if it is still
@@ -239,7 +288,8 @@ static fm_status compute_wave(moe *m, xp_ticket *tickets, int n, fm_error *err)
             rows += rows_of(r, &tickets[i]);
             r->ready[n_ready++] = i;
         }
-        compute_ready(m, tickets, n_ready);
+        if (m->l->transposed) compute_transposed(m, tickets, n_ready);
+        else compute_ready(m, tickets, n_ready);
         done += n_ready;
     }
     return FM_OK;

@@ -31,7 +31,7 @@ static size_t most(size_t a, size_t b)
 
 typedef struct sizes {
     size_t n, hidden, experts, top_k, expert_width, shared_width, act_cols;
-    bool shares_kv;
+    bool shares_kv, transposed;
 } sizes;
 
 static sizes sizes_of(const md_model *m, int max_tokens)
@@ -47,6 +47,7 @@ static sizes sizes_of(const md_model *m, int max_tokens)
         s.shared_width = most(s.shared_width, (size_t)l->shared_width);
         s.act_cols = most(s.act_cols, (size_t)l->dense_width);
         s.shares_kv |= l->kv_from != n;
+        s.transposed |= m->layers[n].transposed;
         for (int p = 0; p < MD_N_MATS; p++)
             s.act_cols = most(s.act_cols, (size_t)m->layers[n].w.mat[p].cols);
     }
@@ -93,6 +94,7 @@ static void lay_out_experts(md_run *r, bump *b, const sizes *s)
     r->chosen_count = take(b, s->experts, sizeof(int));
     r->ready = take(b, s->experts, sizeof(int));
     r->tickets = take(b, 2 * s->experts, sizeof(xp_ticket));
+    r->transposed = take(b, s->transposed ? 2 * s->experts : 0, sizeof *r->transposed);
     r->gathered = floats(b, rows, s->hidden);
     r->expert_hidden = floats(b, rows, s->expert_width);
     r->expert_scratch = floats(b, rows, s->expert_width);

@@ -29,6 +29,7 @@ const md_family md_qwen3_vl_moe = {
     .names = {.prefix = "language_model.model."},
     .bias = MD_BIAS_CONFIG,
     .qk_norm = MD_QK_HEAD,
+    .transposed_raw = true,
     .moe_rule = MD_MOE_STEP,
     .normalise = MD_NORM_CONFIG,
     .router_8bit = true,

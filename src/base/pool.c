@@ -17,15 +17,17 @@ typedef struct worker {
     int number;
 } worker;
 
+/* A job is published as one word: the number of its tasks above the next one to take. Whoever moves
+ * `next` on with a compare-and-swap owns that task, and as long as a task is not done the caller
+ * does not return, so fn and arg stand still for it. Nobody waits for a worker that took nothing: a
+ * worker that the system has put aside costs no time. */
 struct bs_pool {
     int threads;
     worker *workers; /* threads - 1 of them; the caller is worker 0 */
     bs_task *fn;
     void *arg;
-    int n_tasks;
-    _Atomic int next;            /* first task nobody has taken yet */
-    _Atomic int busy;            /* workers that have not finished the current job */
-    _Atomic uint64_t generation; /* grows by one a job: what idle workers watch */
+    _Atomic uint64_t job;
+    _Atomic int done; /* tasks of the job that have finished */
     _Atomic int sleepers;
     _Atomic bool stop;
     pthread_mutex_t lock;
@@ -41,50 +43,55 @@ static inline void relax(void)
 #endif
 }
 
+static bool has_tasks(uint64_t job)
+{
+    return (uint32_t)job < job >> 32;
+}
+
 static void take_tasks(bs_pool *pool, int number)
 {
-    int n = pool->n_tasks;
-    for (;;) {
-        int i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (i >= n) return;
-        pool->fn(pool->arg, i, number);
+    uint64_t job = atomic_load_explicit(&pool->job, memory_order_acquire);
+    while (has_tasks(job)) {
+        if (!atomic_compare_exchange_weak_explicit(&pool->job, &job, job + 1, memory_order_acq_rel,
+                                                   memory_order_acquire))
+            continue;
+        pool->fn(pool->arg, (int)(uint32_t)job, number);
+        atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
+        job = atomic_load_explicit(&pool->job, memory_order_acquire);
     }
 }
 
-/* Wait until the generation differs from `seen`: spin first, then sleep on the condition. */
-static uint64_t await_job(bs_pool *pool, uint64_t seen)
+static bool idle(bs_pool *pool)
 {
-    uint64_t now;
+    return !has_tasks(atomic_load(&pool->job)) && !atomic_load(&pool->stop);
+}
+
+/* Wait until there is something to do: spin first, then sleep on the condition. */
+static void await_job(bs_pool *pool)
+{
     for (int i = 0; i < SPIN_ROUNDS; i++) {
-        now = atomic_load_explicit(&pool->generation, memory_order_acquire);
-        if (now != seen) return now;
+        if (!idle(pool)) return;
         relax();
     }
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleepers, 1);
-    while ((now = atomic_load(&pool->generation)) == seen)
-        pthread_cond_wait(&pool->wake, &pool->lock);
+    while (idle(pool)) pthread_cond_wait(&pool->wake, &pool->lock);
     atomic_fetch_sub(&pool->sleepers, 1);
     pthread_mutex_unlock(&pool->lock);
-    return now;
 }
 
 static void *work(void *arg)
 {
     worker *self = arg;
-    bs_pool *pool = self->pool;
-    uint64_t seen = 0;
     for (;;) {
-        seen = await_job(pool, seen);
-        if (atomic_load(&pool->stop)) return NULL;
-        take_tasks(pool, self->number);
-        atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
+        await_job(self->pool);
+        if (atomic_load(&self->pool->stop)) return NULL;
+        take_tasks(self->pool, self->number);
     }
 }
 
-static void announce(bs_pool *pool)
+static void wake_sleepers(bs_pool *pool)
 {
-    atomic_fetch_add(&pool->generation, 1);
     if (!atomic_load(&pool->sleepers)) return;
     pthread_mutex_lock(&pool->lock);
     pthread_cond_broadcast(&pool->wake);
@@ -123,7 +130,7 @@ void bs_pool_destroy(bs_pool *pool)
 {
     if (!pool) return;
     atomic_store(&pool->stop, true);
-    announce(pool);
+    wake_sleepers(pool);
     for (int i = 0; i + 1 < pool->threads; i++) pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
@@ -144,12 +151,11 @@ void bs_pool_run(bs_pool *pool, bs_task *fn, void *arg, int n_tasks)
     }
     pool->fn = fn;
     pool->arg = arg;
-    pool->n_tasks = n_tasks;
-    atomic_store(&pool->next, 0);
-    atomic_store(&pool->busy, pool->threads - 1);
-    announce(pool);
+    atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+    atomic_store(&pool->job, (uint64_t)n_tasks << 32);
+    wake_sleepers(pool);
     take_tasks(pool, 0);
-    for (int spins = 0; atomic_load_explicit(&pool->busy, memory_order_acquire); spins++) {
+    for (int spins = 0; atomic_load_explicit(&pool->done, memory_order_acquire) < n_tasks; spins++) {
         if (spins < SPIN_ROUNDS) relax();
         else sched_yield();
     }

@@ -18,19 +18,23 @@ static const uint32_t K256[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-static uint32_t ror(uint32_t x, int n) {
+static uint32_t ror(uint32_t x, int n)
+{
     return x >> n | x << (32 - n);
 }
 
-static uint32_t rol(uint32_t x, int n) {
+static uint32_t rol(uint32_t x, int n)
+{
     return ror(x, 32 - n);
 }
 
-static uint32_t load_be32(const uint8_t *p) {
+static uint32_t load_be32(const uint8_t *p)
+{
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-static void sha256_block(uint32_t *state, const uint8_t *data) {
+static void sha256_block(uint32_t *state, const uint8_t *data)
+{
     uint32_t w[64];
     for (int i = 0; i < 16; i++) w[i] = load_be32(data + 4 * i);
     for (int i = 16; i < 64; i++) {
@@ -50,11 +54,13 @@ static void sha256_block(uint32_t *state, const uint8_t *data) {
     state[4] += e, state[5] += f, state[6] += g, state[7] += h;
 }
 
-static void sha256_portable(uint32_t *state, const uint8_t *data, size_t n_blocks) {
+static void sha256_portable(uint32_t *state, const uint8_t *data, size_t n_blocks)
+{
     for (; n_blocks; n_blocks--, data += 64) sha256_block(state, data);
 }
 
-static void sha1_block(uint32_t *state, const uint8_t *data) {
+static void sha1_block(uint32_t *state, const uint8_t *data)
+{
     static const uint32_t k[4] = {0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xca62c1d6};
     uint32_t w[80];
     for (int i = 0; i < 16; i++) w[i] = load_be32(data + 4 * i);
@@ -70,12 +76,14 @@ static void sha1_block(uint32_t *state, const uint8_t *data) {
     state[0] += a, state[1] += b, state[2] += c, state[3] += d, state[4] += e;
 }
 
-static void sha1_portable(uint32_t *state, const uint8_t *data, size_t n_blocks) {
+static void sha1_portable(uint32_t *state, const uint8_t *data, size_t n_blocks)
+{
     for (; n_blocks; n_blocks--, data += 64) sha1_block(state, data);
 }
 
 #if defined(__x86_64__)
-static int has_sha_instructions(void) {
+static int has_sha_instructions(void)
+{
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & 1u << 29)) return 0;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 19) && (c & 1u << 9); /* SSE4.1, SSSE3 */
@@ -83,7 +91,8 @@ static int has_sha_instructions(void) {
 
 /* The instructions keep the state as ABEF and CDGH, and do four rounds from four words. */
 __attribute__((target("sha,sse4.1,ssse3"))) static void
-sha256_x86(uint32_t *state, const uint8_t *data, size_t n_blocks) {
+sha256_x86(uint32_t *state, const uint8_t *data, size_t n_blocks)
+{
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
     __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0xb1);
     __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state + 4)), 0x1b);
@@ -110,7 +119,8 @@ sha256_x86(uint32_t *state, const uint8_t *data, size_t n_blocks) {
 }
 #endif
 
-void bs_sha256_start(bs_hash *h) {
+void bs_sha256_start(bs_hash *h)
+{
     static const uint32_t first[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     *h = (bs_hash){.words = 8, .compress = sha256_portable};
@@ -120,13 +130,15 @@ void bs_sha256_start(bs_hash *h) {
 #endif
 }
 
-void bs_sha1_start(bs_hash *h) {
+void bs_sha1_start(bs_hash *h)
+{
     static const uint32_t first[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
     *h = (bs_hash){.words = 5, .compress = sha1_portable};
     memcpy(h->state, first, sizeof first);
 }
 
-void bs_hash_update(bs_hash *h, const void *data, size_t n) {
+void bs_hash_update(bs_hash *h, const void *data, size_t n)
+{
     const uint8_t *p = data;
     size_t held = h->length % 64;
     h->length += n;
@@ -141,7 +153,8 @@ void bs_hash_update(bs_hash *h, const void *data, size_t n) {
     if (n % 64) memcpy(h->block, p + n / 64 * 64, n % 64);
 }
 
-void bs_hash_finish(bs_hash *h, char hex[BS_HEX_MAX]) {
+void bs_hash_finish(bs_hash *h, char hex[BS_HEX_MAX])
+{
     uint8_t tail[72] = {0x80};
     uint64_t bits = h->length * 8;
     size_t pad = 1 + (119 - h->length % 64) % 64; /* up to 8 bytes short of a whole block */

@@ -19,7 +19,8 @@ const cli_spec spec_list = {
     .groups = {&list_group},
 };
 
-static void print_json(const hb_model *m) {
+static void print_json(const hb_model *m)
+{
     /* names are of the hub's alphabet and the folder is made of them and of the cache's path */
     printf("{\"model\":\"%s\",\"bytes\":%llu,\"partial_bytes\":%llu,\"complete\":%s,"
            "\"last_used\":%lld}\n",
@@ -27,7 +28,8 @@ static void print_json(const hb_model *m) {
            m->complete ? "true" : "false", (long long)m->last_used);
 }
 
-static void print_line(const hb_model *m, int width) {
+static void print_line(const hb_model *m, int width)
+{
     char when[32] = "never";
     struct tm day;
     time_t used = (time_t)m->last_used;
@@ -36,20 +38,20 @@ static void print_line(const hb_model *m, int width) {
            m->complete ? "complete" : "partial", when);
 }
 
-static void print_all(const hb_model *models, size_t n, bool json) {
+static void print_all(const hb_model *models, size_t n, bool json)
+{
     int width = 5;
     for (size_t i = 0; i < n; i++)
         if ((int)strlen(models[i].repo) > width) width = (int)strlen(models[i].repo);
     if (!json && n) printf("%-*s  %9s  %-10s  %s\n", width, "MODEL", "SIZE", "STATE", "LAST USED");
     for (size_t i = 0; i < n; i++) {
-        if (json)
-            print_json(&models[i]);
-        else
-            print_line(&models[i], width);
+        if (json) print_json(&models[i]);
+        else print_line(&models[i], width);
     }
 }
 
-int cmd_list(int argc, char **argv) {
+int cmd_list(int argc, char **argv)
+{
     cli_args args;
     int ended = cli_parse(&spec_list, argc, argv, &args);
     if (ended >= 0) return ended;

@@ -1,9 +1,9 @@
 #include "cli/cli.h"
 #include "cli/common.h"
+#include "cli/forecast.h"
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "experts/measure.h"
 #include "text/chat.h"
 
 #include <string.h>
@@ -31,37 +31,6 @@ const cli_spec spec_plan = {
                 "  flash-moe plan ~/models/big-moe --memory 8G --context 32768 --json\n",
     .groups = {&own_group, &cli_group_model, &cli_group_engine},
 };
-
-/* A few tenths of a second on this machine, unless `tune` has been here or the user says. */
-static void find_rates(const cli_args *a, const char *folder, const md_model *model,
-                       en_plan_request *r)
-{
-    xp_tuning tuning = {0};
-    xp_tuning_load(folder, &tuning);
-    r->disk_bytes_s = (double)cli_size(a, "disk-rate", (uint64_t)tuning.disk_bytes_s);
-    r->memory_bytes_s = (double)cli_size(a, "memory-rate", (uint64_t)tuning.memory_bytes_s);
-    if (r->memory_bytes_s <= 0) {
-        bs_pool *pool;
-        if (bs_pool_create(cli_int(a, "threads", bs_default_threads()), &pool, NULL)) return;
-        if (xp_measure_memory(pool, 0.2, &r->memory_bytes_s, NULL)) r->memory_bytes_s = 0;
-        bs_pool_destroy(pool);
-    }
-    if (r->disk_bytes_s > 0) return;
-    cli_model bundled = {0};
-    const ts_store *store = md_store(model);
-    char *path = NULL;
-    if (store && ts_file_count(store)) path = bs_strdup(ts_file_path(store, 0));
-    else if (!cli_resolve_model(NULL, 0, &bundled, NULL))
-        path = bs_path_join(bundled.folder, "model-00001-of-00002.safetensors");
-    xp_disk_probe probe = {.path = path,
-                           .record_bytes = (size_t)md_describe(model)->expert_bytes,
-                           .depth = 4,
-                           .seconds = 0.3};
-    xp_disk_rate rate;
-    if (path && !xp_measure_disk(&probe, &rate, NULL)) r->disk_bytes_s = rate.bytes_s;
-    bs_free(path);
-    cli_model_free(&bundled);
-}
 
 static bool has_checkpoint(const char *path)
 {
@@ -185,9 +154,11 @@ static fm_status plan(const cli_args *a, const char *path, fm_error *err)
                          .context = o.context,
                          .sequences = cli_int(a, "parallel", 1),
                          .sim_ram = cli_size(a, "sim-ram", 0),
+                         .disk_bytes_s = (double)cli_size(a, "disk-rate", 0),
+                         .memory_bytes_s = (double)cli_size(a, "memory-rate", 0),
                          .experts = {.capacity = o.capacity, .policy = o.policy}};
     r.process_bytes = measure_process(a, path);
-    find_rates(a, path, model, &r);
+    cli_find_rates(path, model, o.threads, &r);
     en_plan p;
     fm_error why = {0};
     en_make_plan(model, &r, &p, &why);

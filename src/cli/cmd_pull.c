@@ -27,7 +27,8 @@ const cli_spec spec_pull = {
     .groups = {&pull_group},
 };
 
-static fm_status pull(const hb_id *id, bool yes, fm_error *err) {
+static fm_status pull(const hb_id *id, bool yes, fm_error *err)
+{
     hb_config config;
     hb_survey survey;
     fm_status status = hb_config_from_env(&config, err);
@@ -46,7 +47,8 @@ static fm_status pull(const hb_id *id, bool yes, fm_error *err) {
     return status;
 }
 
-int cmd_pull(int argc, char **argv) {
+int cmd_pull(int argc, char **argv)
+{
     cli_args args;
     int ended = cli_parse(&spec_pull, argc, argv, &args);
     if (ended >= 0) return ended;

@@ -20,7 +20,8 @@ const cli_spec spec_rm = {
     .groups = {&rm_group},
 };
 
-static uint64_t size_of(const hb_config *c, const char *repo) {
+static uint64_t size_of(const hb_config *c, const char *repo)
+{
     hb_model *models;
     size_t n;
     uint64_t bytes = 0;
@@ -31,7 +32,8 @@ static uint64_t size_of(const hb_config *c, const char *repo) {
     return bytes;
 }
 
-static fm_status remove_one(const hb_config *c, const char *text, bool yes, fm_error *err) {
+static fm_status remove_one(const hb_config *c, const char *text, bool yes, fm_error *err)
+{
     hb_id id;
     char question[512];
     fm_status status = hb_parse_id(text, &id, err);
@@ -52,7 +54,8 @@ static fm_status remove_one(const hb_config *c, const char *text, bool yes, fm_e
     return status;
 }
 
-int cmd_rm(int argc, char **argv) {
+int cmd_rm(int argc, char **argv)
+{
     cli_args args;
     int ended = cli_parse(&spec_rm, argc, argv, &args);
     if (ended >= 0) return ended;

@@ -1,6 +1,7 @@
 #include "cli/download.h"
 
 #include "base/clock.h"
+#include "cli/forecast.h"
 
 #include <errno.h>
 #include <math.h>
@@ -11,7 +12,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-cli_size_text cli_format_size(uint64_t bytes) {
+cli_size_text cli_format_size(uint64_t bytes)
+{
     static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
     cli_size_text s;
     double x = (double)bytes;
@@ -21,11 +23,13 @@ cli_size_text cli_format_size(uint64_t bytes) {
     return s;
 }
 
-bool cli_can_ask(void) {
+bool cli_can_ask(void)
+{
     return isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
 }
 
-bool cli_ask(const char *question) {
+bool cli_ask(const char *question)
+{
     char answer[64];
     fprintf(stderr, "%s [y/N] ", question);
     fflush(stderr);
@@ -37,17 +41,20 @@ bool cli_ask(const char *question) {
 /* Ctrl-C sets a flag that the hub looks at; the state before is put back afterwards. */
 static volatile sig_atomic_t interrupted;
 
-static void note_interrupt(int number) {
+static void note_interrupt(int number)
+{
     (void)number;
     interrupted = 1;
 }
 
-static bool was_interrupted(void *arg) {
+static bool was_interrupted(void *arg)
+{
     (void)arg;
     return interrupted;
 }
 
-static void catch_interrupts(struct sigaction *before) {
+static void catch_interrupts(struct sigaction *before)
+{
     struct sigaction catch = {.sa_handler = note_interrupt};
     interrupted = 0;
     sigaction(SIGINT, &catch, before);
@@ -62,12 +69,14 @@ typedef struct display {
     uint64_t last_received;
 } display;
 
-static int terminal_width(void) {
+static int terminal_width(void)
+{
     struct winsize w;
     return !ioctl(STDERR_FILENO, TIOCGWINSZ, &w) && w.ws_col > 20 ? w.ws_col : 80;
 }
 
-static void update_rate(display *d, uint64_t received) {
+static void update_rate(display *d, uint64_t received)
+{
     double now = bs_now(), passed = now - d->last_time;
     if (passed < 0.05) return;
     double rate = (double)(received - d->last_received) / passed;
@@ -77,17 +86,17 @@ static void update_rate(display *d, uint64_t received) {
     d->last_received = received;
 }
 
-static void format_eta(char *out, size_t size, const display *d, const hb_progress *p) {
+static void format_eta(char *out, size_t size, const display *d, const hb_progress *p)
+{
     double left = d->rate > 1 ? (double)(p->total_size - p->total_done) / d->rate : -1;
-    if (left < 0 || left > 99 * 3600.0)
-        snprintf(out, size, "--");
+    if (left < 0 || left > 99 * 3600.0) snprintf(out, size, "--");
     else if (left >= 3600)
         snprintf(out, size, "%dh %02dm", (int)(left / 3600), (int)(left / 60) % 60);
-    else
-        snprintf(out, size, "%dm %02ds", (int)(left / 60), (int)left % 60);
+    else snprintf(out, size, "%dm %02ds", (int)(left / 60), (int)left % 60);
 }
 
-static void format_file(char *out, size_t size, const hb_progress *p) {
+static void format_file(char *out, size_t size, const hb_progress *p)
+{
     static const char *const doing[] = {[HB_WAITING] = "another download has it, waiting",
                                         [HB_CHECKING] = "checking what is there",
                                         [HB_FETCHING] = "",
@@ -99,7 +108,8 @@ static void format_file(char *out, size_t size, const hb_progress *p) {
              doing[p->phase], p->note ? "trying again: " : "", p->note ? p->note : "");
 }
 
-static void show(void *arg, const hb_progress *p) {
+static void show(void *arg, const hb_progress *p)
+{
     display *d = arg;
     char file[512], total[256], eta[32];
     if (!d->terminal) return;
@@ -119,7 +129,8 @@ static void show(void *arg, const hb_progress *p) {
     fflush(stderr);
 }
 
-fm_status cli_survey(const hb_config *c, const hb_id *id, hb_survey *out, fm_error *err) {
+fm_status cli_survey(const hb_config *c, const hb_id *id, hb_survey *out, fm_error *err)
+{
     struct sigaction before;
     hb_hooks hooks = {.cancelled = was_interrupted};
     catch_interrupts(&before);
@@ -128,19 +139,34 @@ fm_status cli_survey(const hb_config *c, const hb_id *id, hb_survey *out, fm_err
     return status;
 }
 
-static fm_status ask_first(const hb_survey *s, const char *command, fm_error *err) {
-    char question[512];
+fm_status cli_download_texts(const hb_config *c, hb_survey *s, fm_error *err)
+{
+    struct sigaction before;
+    hb_hooks hooks = {.cancelled = was_interrupted};
+    catch_interrupts(&before);
+    fm_status status = hb_pull(c, s, false, &hooks, err);
+    sigaction(SIGINT, &before, NULL);
+    return status;
+}
+
+static fm_status ask_first(const hb_survey *s, const char *command, fm_error *err)
+{
+    char question[1024];
     cli_size_text size = cli_format_size(s->missing_bytes);
-    if (!cli_can_ask())
+    cli_forecast forecast = cli_forecast_model(s->folder);
+    if (!cli_can_ask()) {
+        fprintf(stderr, "%s: %s\n", s->id.repo, forecast.text);
         return fm_fail(err, FM_E_NOT_FOUND,
                        "%s is not in the cache and %s must be fetched; to do so: %s", s->id.repo,
                        size.text, command);
-    snprintf(question, sizeof question, "%s: fetch %s?", s->id.repo, size.text);
+    }
+    snprintf(question, sizeof question, "%s: %s; fetch %s?", s->id.repo, forecast.text, size.text);
     return cli_ask(question) ? FM_OK : fm_fail(err, FM_E_CANCELLED, "nothing was fetched");
 }
 
 fm_status cli_download(const hb_config *c, hb_survey *s, bool yes, const char *command,
-                       fm_error *err) {
+                       fm_error *err)
+{
     struct sigaction before;
     display d = {.terminal = isatty(STDERR_FILENO)};
     hb_hooks hooks = {.arg = &d, .cancelled = was_interrupted, .progress = show};
@@ -149,7 +175,7 @@ fm_status cli_download(const hb_config *c, hb_survey *s, bool yes, const char *c
         if (status) return status;
     }
     catch_interrupts(&before);
-    fm_status status = hb_pull(c, s, &hooks, err);
+    fm_status status = hb_pull(c, s, true, &hooks, err);
     sigaction(SIGINT, &before, NULL);
     if (d.drawn || d.last_time > 0) fputc('\n', stderr);
     return status;

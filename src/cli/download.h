@@ -19,6 +19,9 @@ bool cli_ask(const char *question);
 /* Survey with Ctrl-C caught. */
 fm_status cli_survey(const hb_config *c, const hb_id *id, hb_survey *out, fm_error *err);
 
+/* The small files that a survey names beside config.json: some megabytes, without a question. */
+fm_status cli_download_texts(const hb_config *c, hb_survey *s, fm_error *err);
+
 /* Print what the survey found, ask unless yes, then download with progress. FM_E_CANCELLED when
  * the answer is no or Ctrl-C comes; without yes and without a terminal an error that names
  * `command`, the whole command line that would do it. */

@@ -12,14 +12,16 @@
 
 #define BUNDLED "flash-moe-tiny"
 
-void cli_model_free(cli_model *m) {
+void cli_model_free(cli_model *m)
+{
     bs_free(m->folder);
     bs_free(m->name);
     *m = (cli_model){0};
 }
 
 /* The last component, "model" for "/", "." and the like. */
-static char *folder_name(const char *folder) {
+static char *folder_name(const char *folder)
+{
     size_t end = strlen(folder);
     while (end && folder[end - 1] == '/') end--;
     size_t start = end;
@@ -28,7 +30,8 @@ static char *folder_name(const char *folder) {
     return bs_strndup(folder + start, end - start);
 }
 
-static fm_status use_folder(const char *folder, cli_model *out, fm_error *err) {
+static fm_status use_folder(const char *folder, cli_model *out, fm_error *err)
+{
     out->folder = bs_strdup(folder);
     out->name = folder_name(folder);
     if (out->folder && out->name) return FM_OK;
@@ -36,7 +39,8 @@ static fm_status use_folder(const char *folder, cli_model *out, fm_error *err) {
     return fm_fail_nomem(err, "naming the model");
 }
 
-static bool has_config(const char *folder) {
+static bool has_config(const char *folder)
+{
     char *config = bs_path_join(folder, "config.json");
     bool found = config && bs_is_file(config);
     bs_free(config);
@@ -44,14 +48,16 @@ static bool has_config(const char *folder) {
 }
 
 /* The folder the running program lies in, or "" where the system does not tell. */
-static void program_folder(char *out, size_t size) {
+static void program_folder(char *out, size_t size)
+{
     ssize_t n = readlink("/proc/self/exe", out, size - 1);
     out[n > 0 ? n : 0] = 0;
     char *slash = strrchr(out, '/');
     *(slash ? slash : out) = 0;
 }
 
-static fm_status find_bundled(cli_model *out, fm_error *err) {
+static fm_status find_bundled(cli_model *out, fm_error *err)
+{
     static const char *const beside[] = {"../models", "../share/flash-moe/models"};
     char program[4096];
     program_folder(program, sizeof program);
@@ -59,10 +65,8 @@ static fm_status find_bundled(cli_model *out, fm_error *err) {
     for (size_t i = 0; i < sizeof beside / sizeof *beside && !found; i++) {
         char *folder = bs_sprintf("%s/%s/" BUNDLED, program, beside[i]);
         if (!folder) return fm_fail_nomem(err, "looking for the bundled model");
-        if (has_config(folder))
-            found = folder;
-        else
-            bs_free(folder);
+        if (has_config(folder)) found = folder;
+        else bs_free(folder);
     }
     if (!found && has_config("models/" BUNDLED)) found = bs_strdup("models/" BUNDLED);
     if (!found)
@@ -77,12 +81,14 @@ static fm_status find_bundled(cli_model *out, fm_error *err) {
 
 /* Not in the cache: survey, and unless a config is enough, ask and download. */
 static fm_status fetch_model(const hb_config *c, const hb_id *id, const char *typed, unsigned flags,
-                             char **folder, fm_error *err) {
+                             char **folder, fm_error *err)
+{
     hb_survey survey;
     char *command = bs_sprintf("flash-moe pull %s --yes", typed);
     fm_status status = command ? cli_survey(c, id, &survey, err) : fm_fail_nomem(err, typed);
     if (!status) {
-        if (!(flags & CLI_RESOLVE_CONFIG))
+        if (flags & CLI_RESOLVE_TEXTS) status = cli_download_texts(c, &survey, err);
+        else if (!(flags & CLI_RESOLVE_CONFIG))
             status = cli_download(c, &survey, flags & CLI_RESOLVE_YES, command, err);
         if (!status) {
             *folder = survey.folder;
@@ -94,14 +100,18 @@ static fm_status fetch_model(const hb_config *c, const hb_id *id, const char *ty
     return status;
 }
 
-static fm_status use_hub_model(const char *typed, unsigned flags, cli_model *out, fm_error *err) {
+static fm_status use_hub_model(const char *typed, unsigned flags, cli_model *out, fm_error *err)
+{
     hb_id id;
     hb_config config;
     fm_status status = hb_parse_id(typed, &id, err);
     if (status) return status;
     status = hb_config_from_env(&config, err);
     if (status) return status;
-    status = hb_find(&config, &id, !(flags & CLI_RESOLVE_CONFIG), &out->folder, err);
+    hb_need need = flags & CLI_RESOLVE_CONFIG  ? HB_NEED_CONFIG
+                   : flags & CLI_RESOLVE_TEXTS ? HB_NEED_TEXTS
+                                               : HB_NEED_WEIGHTS;
+    status = hb_find(&config, &id, need, &out->folder, err);
     if (status == FM_E_NOT_FOUND)
         status = fetch_model(&config, &id, typed, flags, &out->folder, err);
     hb_config_free(&config);
@@ -110,7 +120,8 @@ static fm_status use_hub_model(const char *typed, unsigned flags, cli_model *out
     return status;
 }
 
-fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, fm_error *err) {
+fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, fm_error *err)
+{
     *out = (cli_model){0};
     if (!model || !*model) model = getenv("FLASH_MOE_MODEL");
     if (!model || !*model) return find_bundled(out, err);

@@ -5,14 +5,14 @@
 #include "base/error.h"
 
 typedef struct cli_model {
-    char *folder; /* holds config.json and, unless CLI_RESOLVE_CONFIG, all weights */
+    char *folder; /* holds config.json and, unless CLI_RESOLVE_CONFIG or _TEXTS, all weights */
     char *name;   /* "org/name" for a hub model, else the folder's last component */
 } cli_model;
 
 enum {
-    CLI_RESOLVE_YES = 1, /* --yes: download without asking */
-    CLI_RESOLVE_CONFIG =
-        2, /* config.json is enough (plan): weights are neither needed nor fetched */
+    CLI_RESOLVE_YES = 1,    /* --yes: download without asking */
+    CLI_RESOLVE_CONFIG = 2, /* config.json is enough (plan): no weights are fetched */
+    CLI_RESOLVE_TEXTS = 4,  /* the same, with tokenizer and template (tokenize, template) */
 };
 
 /* model is

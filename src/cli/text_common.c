@@ -11,7 +11,7 @@ fm_status cli_tokenizer_path(const cli_args *a, char **out, fm_error *err)
     const char *given = cli_text(a, "tokenizer", NULL);
     cli_model model = {0};
     fm_status status = FM_OK;
-    if (!given) status = cli_resolve_model(cli_model_name(a), CLI_RESOLVE_CONFIG, &model, err);
+    if (!given) status = cli_resolve_model(cli_model_name(a), CLI_RESOLVE_TEXTS, &model, err);
     if (!status && !(*out = bs_strdup(given ? given : model.folder)))
         status = fm_fail_nomem(err, "naming the tokenizer");
     cli_model_free(&model);

@@ -17,7 +17,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-fm_status hb_repo_open(const hb_config *c, const char *repo, hb_repo *out, fm_error *err) {
+fm_status hb_repo_open(const hb_config *c, const char *repo, hb_repo *out, fm_error *err)
+{
     *out = (hb_repo){0};
     char *folder = hb_repo_folder(repo);
     if (folder) {
@@ -30,13 +31,15 @@ fm_status hb_repo_open(const hb_config *c, const char *repo, hb_repo *out, fm_er
     return fm_fail_nomem(err, "naming a hub folder");
 }
 
-void hb_repo_close(hb_repo *r) {
+void hb_repo_close(hb_repo *r)
+{
     bs_free(r->root);
     bs_free(r->locks);
     *r = (hb_repo){0};
 }
 
-fm_status hb_fail_write(fm_error *err, int saved_errno, const char *path) {
+fm_status hb_fail_write(fm_error *err, int saved_errno, const char *path)
+{
     fm_fail_errno(err, saved_errno, "%s: cannot write", path);
     if (saved_errno == ENOSPC || saved_errno == EDQUOT)
         return fm_prefix(err, "the disk is full; free some space, or set HF_HUB_CACHE to another "
@@ -47,7 +50,8 @@ fm_status hb_fail_write(fm_error *err, int saved_errno, const char *path) {
     return err ? err->code : FM_E_IO;
 }
 
-fm_status hb_repo_make(const hb_repo *r, fm_error *err) {
+fm_status hb_repo_make(const hb_repo *r, fm_error *err)
+{
     static const char *const parts[] = {"blobs", "snapshots", "refs"};
     fm_status status = bs_make_dirs(r->locks, err);
     for (size_t i = 0; i < sizeof parts / sizeof *parts && !status; i++) {
@@ -60,16 +64,19 @@ fm_status hb_repo_make(const hb_repo *r, fm_error *err) {
     return status;
 }
 
-char *hb_repo_blob(const hb_repo *r, const char *etag) {
+char *hb_repo_blob(const hb_repo *r, const char *etag)
+{
     return bs_sprintf("%s/blobs/%s", r->root, etag);
 }
 
-char *hb_repo_snapshot(const hb_repo *r, const char *commit) {
+char *hb_repo_snapshot(const hb_repo *r, const char *commit)
+{
     return bs_sprintf("%s/snapshots/%s", r->root, commit);
 }
 
 fm_status hb_repo_read_ref(const hb_repo *r, const char *revision, char commit[HB_HASH_MAX],
-                           fm_error *err) {
+                           fm_error *err)
+{
     if (hb_is_commit(revision)) {
         snprintf(commit, HB_HASH_MAX, "%s", revision);
         return FM_OK;
@@ -81,10 +88,8 @@ fm_status hb_repo_read_ref(const hb_repo *r, const char *revision, char commit[H
     if (!status) {
         while (text.length && strchr("\r\n ", text.data[text.length - 1]))
             text.data[--text.length] = 0;
-        if (hb_is_commit(text.data))
-            snprintf(commit, HB_HASH_MAX, "%s", text.data);
-        else
-            status = fm_fail(err, FM_E_FORMAT, "%s: holds no commit; remove the file", path);
+        if (hb_is_commit(text.data)) snprintf(commit, HB_HASH_MAX, "%s", text.data);
+        else status = fm_fail(err, FM_E_FORMAT, "%s: holds no commit; remove the file", path);
     }
     bs_buf_free(&text);
     bs_free(path);
@@ -92,7 +97,8 @@ fm_status hb_repo_read_ref(const hb_repo *r, const char *revision, char commit[H
 }
 
 /* mkdir -p of the folder that path lies in. */
-static fm_status make_parent(const char *path, fm_error *err) {
+static fm_status make_parent(const char *path, fm_error *err)
+{
     char *parent = bs_strndup(path, (size_t)(strrchr(path, '/') - path));
     fm_status status = parent ? bs_make_dirs(parent, err) : fm_fail_nomem(err, path);
     bs_free(parent);
@@ -100,7 +106,8 @@ static fm_status make_parent(const char *path, fm_error *err) {
 }
 
 fm_status hb_repo_write_ref(const hb_repo *r, const char *revision, const char *commit,
-                            fm_error *err) {
+                            fm_error *err)
+{
     char now[HB_HASH_MAX];
     if (hb_is_commit(revision)) return FM_OK;
     if (!hb_repo_read_ref(r, revision, now, NULL) && !strcmp(now, commit)) return FM_OK;
@@ -113,7 +120,8 @@ fm_status hb_repo_write_ref(const hb_repo *r, const char *revision, const char *
 }
 
 /* "../../blobs/<etag>", with one more "../" for each folder inside file. */
-static char *link_target(const char *file, const char *etag) {
+static char *link_target(const char *file, const char *etag)
+{
     bs_buf b = {0};
     bs_buf_puts(&b, "../../");
     for (const char *p = file; *p; p++)
@@ -125,7 +133,8 @@ static char *link_target(const char *file, const char *etag) {
 }
 
 /* Make path a link to target through a temporary name, so that a reader sees the old or the new. */
-static int place_link(const char *target, const char *path) {
+static int place_link(const char *target, const char *path)
+{
     char now[PATH_MAX], temp[PATH_MAX];
     ssize_t n = readlink(path, now, sizeof now - 1);
     if (n > 0 && (size_t)n == strlen(target) && !memcmp(now, target, (size_t)n)) return 0;
@@ -140,7 +149,8 @@ static int place_link(const char *target, const char *path) {
 }
 
 fm_status hb_repo_link(const hb_repo *r, const char *commit, const char *file, const char *etag,
-                       fm_error *err) {
+                       fm_error *err)
+{
     fm_status status = FM_OK;
     char *path = bs_sprintf("%s/snapshots/%s/%s", r->root, commit, file);
     char *target = link_target(file, etag);
@@ -161,13 +171,15 @@ fm_status hb_repo_link(const hb_repo *r, const char *commit, const char *file, c
 
 /* Python's lock library may unlink a lock file when it lets go; a lock on such a file locks
  * nothing, so look again whether the name still leads to what was locked. */
-static bool still_there(int fd, const char *path) {
+static bool still_there(int fd, const char *path)
+{
     struct stat held, named;
     return !fstat(fd, &held) && !stat(path, &named) && held.st_ino == named.st_ino &&
            held.st_dev == named.st_dev;
 }
 
-fm_status hb_repo_try_lock(const hb_repo *r, const char *etag, int *fd, fm_error *err) {
+fm_status hb_repo_try_lock(const hb_repo *r, const char *etag, int *fd, fm_error *err)
+{
     char *path = bs_sprintf("%s/%s.lock", r->locks, etag);
     if (!path) return fm_fail_nomem(err, "locking a blob");
     fm_status status = FM_E_BUSY;
@@ -187,16 +199,19 @@ fm_status hb_repo_try_lock(const hb_repo *r, const char *etag, int *fd, fm_error
     return status;
 }
 
-void hb_repo_unlock(int fd) {
+void hb_repo_unlock(int fd)
+{
     if (fd >= 0) close(fd);
 }
 
-static bool ends_with(const char *text, const char *suffix) {
+static bool ends_with(const char *text, const char *suffix)
+{
     size_t n = strlen(text), m = strlen(suffix);
     return n >= m && !strcmp(text + n - m, suffix);
 }
 
-hb_usage hb_repo_usage(const hb_repo *r) {
+hb_usage hb_repo_usage(const hb_repo *r)
+{
     hb_usage u = {0};
     char *path = bs_path_join(r->root, "blobs");
     DIR *dir = path ? opendir(path) : NULL;
@@ -212,7 +227,8 @@ hb_usage hb_repo_usage(const hb_repo *r) {
     return u;
 }
 
-fm_status hb_repo_need_space(const hb_repo *r, uint64_t bytes, fm_error *err) {
+fm_status hb_repo_need_space(const hb_repo *r, uint64_t bytes, fm_error *err)
+{
     struct statvfs fs;
     if (statvfs(r->root, &fs)) return FM_OK; /* the writes themselves will tell */
     uint64_t room;
@@ -224,14 +240,16 @@ fm_status hb_repo_need_space(const hb_repo *r, uint64_t bytes, fm_error *err) {
                    r->root, (double)room * 1e-9, (double)bytes * 1e-9);
 }
 
-static bool shard_is_there(void *arg, const char *shard) {
+static bool shard_is_there(void *arg, const char *shard)
+{
     char *path = hb_is_safe_path(shard) ? bs_path_join(arg, shard) : NULL;
     bool there = path && bs_is_file(path);
     bs_free(path);
     return there;
 }
 
-static bool has_any_weights(const char *folder) {
+static bool has_any_weights(const char *folder)
+{
     DIR *dir = opendir(folder);
     bool found = false;
     for (struct dirent *e; dir && !found && (e = readdir(dir));) {
@@ -242,15 +260,29 @@ static bool has_any_weights(const char *folder) {
     return found;
 }
 
-bool hb_snapshot_complete(const char *folder, bool with_weights) {
+/* tokenizer.json, tokenizer.model, or the older pair of vocabulary and merges. */
+static bool has_tokenizer(const char *folder)
+{
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !found; i++) {
+        char *path = bs_path_join(folder, names[i]);
+        found = path && bs_is_file(path);
+        bs_free(path);
+    }
+    return found;
+}
+
+bool hb_snapshot_complete(const char *folder, hb_need need)
+{
     char *config = bs_path_join(folder, "config.json"),
          *index = bs_path_join(folder, HB_INDEX_FILE);
     bool complete = config && index && bs_is_file(config);
-    if (complete && with_weights) {
+    if (need == HB_NEED_TEXTS) complete = complete && has_tokenizer(folder);
+    if (complete && need == HB_NEED_WEIGHTS) {
         if (bs_is_file(index))
             complete = !hb_index_each_shard(index, shard_is_there, (void *)(uintptr_t)folder, NULL);
-        else
-            complete = has_any_weights(folder);
+        else complete = has_any_weights(folder);
     }
     bs_free(config);
     bs_free(index);

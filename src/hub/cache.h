@@ -49,7 +49,7 @@ fm_status hb_repo_need_space(const hb_repo *r, uint64_t bytes, fm_error *err);
 /* A failed write, with what to do about a full disk or a cache that cannot be written. */
 fm_status hb_fail_write(fm_error *err, int saved_errno, const char *path);
 
-/* True when the snapshot folder can be run: config.json and, if with_weights, every shard. */
-bool hb_snapshot_complete(const char *folder, bool with_weights);
+/* Does the snapshot folder hold what is needed? */
+bool hb_snapshot_complete(const char *folder, hb_need need);
 
 #endif

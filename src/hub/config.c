@@ -10,19 +10,22 @@
 #include <string.h>
 #include <strings.h>
 
-static const char *env(const char *name) {
+static const char *env(const char *name)
+{
     const char *value = getenv(name);
     return value && *value ? value : NULL;
 }
 
-static bool env_true(const char *name) {
+static bool env_true(const char *name)
+{
     const char *value = env(name);
     return value && (!strcmp(value, "1") || !strcasecmp(value, "true") ||
                      !strcasecmp(value, "yes") || !strcasecmp(value, "on"));
 }
 
 /* base with a leading "~/" replaced, then tail; NULL when out of memory or without a home. */
-static char *expand(const char *base, const char *tail) {
+static char *expand(const char *base, const char *tail)
+{
     if (base[0] != '~' || (base[1] && base[1] != '/')) return bs_sprintf("%s%s", base, tail);
     const char *home = env("HOME");
     return home ? bs_sprintf("%s%s%s", home, base + 1, tail) : NULL;
@@ -30,7 +33,8 @@ static char *expand(const char *base, const char *tail) {
 
 /* HF_HOME, where the hub's own tools keep the token and, below it, the cache; with tail after it.
  */
-static char *hf_home(const char *tail) {
+static char *hf_home(const char *tail)
+{
     if (env("HF_HOME")) return expand(env("HF_HOME"), tail);
     const char *xdg = env("XDG_CACHE_HOME");
     char *base = expand(xdg ? xdg : "~/.cache", "/huggingface");
@@ -39,7 +43,8 @@ static char *hf_home(const char *tail) {
     return path;
 }
 
-static fm_status read_cache(hb_config *c, fm_error *err) {
+static fm_status read_cache(hb_config *c, fm_error *err)
+{
     const char *direct = env("HF_HUB_CACHE");
     if (!direct) direct = env("HUGGINGFACE_HUB_CACHE");
     c->cache = direct ? expand(direct, "") : hf_home("/hub");
@@ -51,7 +56,8 @@ static fm_status read_cache(hb_config *c, fm_error *err) {
 }
 
 /* White space around a token is a slip of the editor; inside it would break the HTTP header. */
-static fm_status take_token(const char *text, const char *origin, hb_config *c, fm_error *err) {
+static fm_status take_token(const char *text, const char *origin, hb_config *c, fm_error *err)
+{
     while (isspace((unsigned char)*text)) text++;
     size_t n = strlen(text);
     while (n && isspace((unsigned char)text[n - 1])) n--;
@@ -63,7 +69,8 @@ static fm_status take_token(const char *text, const char *origin, hb_config *c, 
     return c->token ? FM_OK : fm_fail_nomem(err, "reading the token");
 }
 
-static fm_status read_token_file(const char *path, hb_config *c, fm_error *err) {
+static fm_status read_token_file(const char *path, hb_config *c, fm_error *err)
+{
     if (!bs_is_file(path)) return FM_OK;
     bs_buf text = {0};
     fm_status status = bs_read_file(path, 4096, &text, err);
@@ -72,7 +79,8 @@ static fm_status read_token_file(const char *path, hb_config *c, fm_error *err) 
     return status;
 }
 
-static fm_status read_token(hb_config *c, fm_error *err) {
+static fm_status read_token(hb_config *c, fm_error *err)
+{
     const char *direct = env("HF_TOKEN");
     if (!direct) direct = env("HUGGING_FACE_HUB_TOKEN");
     if (direct) return take_token(direct, "HF_TOKEN", c, err);
@@ -84,7 +92,8 @@ static fm_status read_token(hb_config *c, fm_error *err) {
     return status;
 }
 
-static fm_status read_endpoint(hb_config *c, fm_error *err) {
+static fm_status read_endpoint(hb_config *c, fm_error *err)
+{
     const char *endpoint = env("HF_ENDPOINT");
     if (!endpoint) endpoint = "https://huggingface.co";
     size_t n = strlen(endpoint);
@@ -97,7 +106,8 @@ static fm_status read_endpoint(hb_config *c, fm_error *err) {
 }
 
 /* One "name=value" of FLASH_MOE_HUB. */
-static bool set_one(hb_config *c, const char *name, size_t name_length, unsigned long long value) {
+static bool set_one(hb_config *c, const char *name, size_t name_length, unsigned long long value)
+{
     static const struct {
         const char *name;
         unsigned long long least, most;
@@ -110,28 +120,19 @@ static bool set_one(hb_config *c, const char *name, size_t name_length, unsigned
             continue;
         if (value < known[i].least || value > known[i].most) return false;
         switch (i) {
-        case 0:
-            c->chunk = value;
-            break;
-        case 1:
-            c->connections = (unsigned)value;
-            break;
-        case 2:
-            c->retries = (unsigned)value;
-            break;
-        case 3:
-            c->backoff_ms = (unsigned)value;
-            break;
-        case 4:
-            c->stall_s = (unsigned)value;
-            break;
+        case 0: c->chunk = value; break;
+        case 1: c->connections = (unsigned)value; break;
+        case 2: c->retries = (unsigned)value; break;
+        case 3: c->backoff_ms = (unsigned)value; break;
+        case 4: c->stall_s = (unsigned)value; break;
         }
         return true;
     }
     return false;
 }
 
-static fm_status read_tuning(hb_config *c, fm_error *err) {
+static fm_status read_tuning(hb_config *c, fm_error *err)
+{
     const char *p = env("FLASH_MOE_HUB");
     while (p && *p) {
         const char *equals = strchr(p, '=');
@@ -149,7 +150,8 @@ static fm_status read_tuning(hb_config *c, fm_error *err) {
     return FM_OK;
 }
 
-fm_status hb_config_from_env(hb_config *out, fm_error *err) {
+fm_status hb_config_from_env(hb_config *out, fm_error *err)
+{
     *out = (hb_config){
         .chunk = 16 << 20, .connections = 8, .retries = 8, .backoff_ms = 500, .stall_s = 20};
     out->offline = env_true("HF_HUB_OFFLINE") || env_true("TRANSFORMERS_OFFLINE");
@@ -161,7 +163,8 @@ fm_status hb_config_from_env(hb_config *out, fm_error *err) {
     return status;
 }
 
-void hb_config_free(hb_config *c) {
+void hb_config_free(hb_config *c)
+{
     bs_free(c->cache);
     bs_free(c->endpoint);
     bs_free(c->token);

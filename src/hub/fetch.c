@@ -41,7 +41,8 @@ typedef struct hb_fetch {
 } hb_fetch;
 
 /* Look at the answer's head before its first byte is used. */
-static bool judge(hb_range *r) {
+static bool judge(hb_range *r)
+{
     hb_fetch *f = r->fetch;
     const hb_headers *h = &r->headers;
     long status = 0;
@@ -69,7 +70,8 @@ static bool judge(hb_range *r) {
     return true;
 }
 
-static size_t take_bytes(char *data, size_t size, size_t n, void *arg) {
+static size_t take_bytes(char *data, size_t size, size_t n, void *arg)
+{
     hb_range *r = arg;
     hb_fetch *f = r->fetch;
     size_t length = size * n;
@@ -89,7 +91,8 @@ static size_t take_bytes(char *data, size_t size, size_t n, void *arg) {
     return length;
 }
 
-static fm_status begin(hb_fetch *f, hb_range *r, fm_error *err) {
+static fm_status begin(hb_fetch *f, hb_range *r, fm_error *err)
+{
     char range[64];
     hb_piece *piece = r->piece;
     if (!r->easy && !(r->easy = curl_easy_init())) return fm_fail_nomem(err, "starting a range");
@@ -114,7 +117,8 @@ static fm_status begin(hb_fetch *f, hb_range *r, fm_error *err) {
 }
 
 /* Put ranges in flight until there are enough or none is left. */
-static fm_status start_ranges(hb_fetch *f, fm_error *err) {
+static fm_status start_ranges(hb_fetch *f, fm_error *err)
+{
     uint64_t chunk = f->client->config->chunk;
     if (bs_now_ns() < f->not_before) return FM_OK;
     if (f->whole) {
@@ -137,7 +141,8 @@ static fm_status start_ranges(hb_fetch *f, fm_error *err) {
 }
 
 /* The place the hub redirected to may have expired: ask the hub again. */
-static fm_status ask_again(hb_fetch *f, fm_error *err) {
+static fm_status ask_again(hb_fetch *f, fm_error *err)
+{
     hb_meta fresh;
     f->asked_again = true;
     fm_status status = hb_file_meta(f->client, f->revision, f->file, &fresh, err);
@@ -152,7 +157,8 @@ static fm_status ask_again(hb_fetch *f, fm_error *err) {
     return FM_OK;
 }
 
-static fm_status follow(hb_fetch *f, const char *target, fm_error *err) {
+static fm_status follow(hb_fetch *f, const char *target, fm_error *err)
+{
     if (++f->hops > MAX_HOPS)
         return fm_fail(err, FM_E_NETWORK, "%s/%s: redirected in a circle", f->client->repo,
                        f->file);
@@ -167,16 +173,14 @@ static fm_status follow(hb_fetch *f, const char *target, fm_error *err) {
 }
 
 /* Wait longer and ask for less at a time; give up after too many failures in a row. */
-static fm_status back_off(hb_fetch *f, hb_range *r, CURLcode code, long status, fm_error *err) {
+static fm_status back_off(hb_fetch *f, hb_range *r, CURLcode code, long status, fm_error *err)
+{
     char why[CURL_ERROR_SIZE + 64];
     curl_off_t retry_after = 0;
     curl_easy_getinfo(r->easy, CURLINFO_RETRY_AFTER, &retry_after);
-    if (code)
-        snprintf(why, sizeof why, "%s", *r->message ? r->message : curl_easy_strerror(code));
-    else if (status >= 300)
-        snprintf(why, sizeof why, "the server answered %ld", status);
-    else
-        snprintf(why, sizeof why, "the server broke off");
+    if (code) snprintf(why, sizeof why, "%s", *r->message ? r->message : curl_easy_strerror(code));
+    else if (status >= 300) snprintf(why, sizeof why, "the server answered %ld", status);
+    else snprintf(why, sizeof why, "the server broke off");
     if (status == 429 || status == 503) f->connections = (f->connections + 1) / 2;
     if (f->failures >= f->client->config->retries)
         return fm_fail(err, FM_E_NETWORK,
@@ -190,7 +194,8 @@ static fm_status back_off(hb_fetch *f, hb_range *r, CURLcode code, long status, 
 }
 
 /* A range has ended before its limit: what now? */
-static fm_status mend(hb_fetch *f, hb_range *r, CURLcode code, fm_error *err) {
+static fm_status mend(hb_fetch *f, hb_range *r, CURLcode code, fm_error *err)
+{
     long status = 0;
     char *target = NULL;
     curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -210,7 +215,8 @@ static fm_status mend(hb_fetch *f, hb_range *r, CURLcode code, fm_error *err) {
                    *r->message ? r->message : curl_easy_strerror(code));
 }
 
-static fm_status ended(hb_fetch *f, hb_range *r, CURLcode code, fm_error *err) {
+static fm_status ended(hb_fetch *f, hb_range *r, CURLcode code, fm_error *err)
+{
     curl_multi_remove_handle(f->multi, r->easy);
     f->active--;
     hb_piece *piece = r->piece;
@@ -223,7 +229,8 @@ static fm_status ended(hb_fetch *f, hb_range *r, CURLcode code, fm_error *err) {
     return status;
 }
 
-static fm_status drive(hb_fetch *f, fm_error *err) {
+static fm_status drive(hb_fetch *f, fm_error *err)
+{
     while (f->partial->pieces[0]->length < f->partial->size || f->active) {
         if (hb_cancelled(f->client))
             return fm_fail(err, FM_E_CANCELLED, "the download was stopped");
@@ -245,7 +252,8 @@ static fm_status drive(hb_fetch *f, fm_error *err) {
 }
 
 fm_status hb_fetch_bytes(hb_client *client, const char *revision, const char *file, hb_meta *meta,
-                         hb_partial *partial, hb_reporter *reporter, fm_error *err) {
+                         hb_partial *partial, hb_reporter *reporter, fm_error *err)
+{
     hb_fetch *f = bs_calloc(1, sizeof *f);
     if (!f) return fm_fail_nomem(err, "starting a download");
     f->client = client, f->revision = revision, f->file = file, f->meta = meta;

@@ -10,7 +10,8 @@
 #include <time.h>
 
 fm_status hb_client_open(const hb_config *c, const char *repo, const hb_hooks *hooks,
-                         hb_client *out, fm_error *err) {
+                         hb_client *out, fm_error *err)
+{
     *out = (hb_client){.config = c, .hooks = hooks, .repo = repo};
     if (curl_global_init(CURL_GLOBAL_DEFAULT))
         return fm_fail(err, FM_E_NETWORK, "libcurl cannot be initialised");
@@ -23,20 +24,23 @@ fm_status hb_client_open(const hb_config *c, const char *repo, const hb_hooks *h
     return fm_fail_nomem(err, "starting libcurl");
 }
 
-void hb_client_close(hb_client *client) {
+void hb_client_close(hb_client *client)
+{
     if (client->easy) curl_easy_cleanup(client->easy);
     curl_slist_free_all(client->bearer);
     if (client->config) curl_global_cleanup();
     *client = (hb_client){0};
 }
 
-bool hb_cancelled(const hb_client *client) {
+bool hb_cancelled(const hb_client *client)
+{
     const hb_hooks *h = client->hooks;
     return h && h->cancelled && h->cancelled(h->arg);
 }
 
 /* Copy a header's value without quotes, a weak mark and white space; empty when too long. */
-static void take_text(char *out, size_t size, const char *value, size_t n) {
+static void take_text(char *out, size_t size, const char *value, size_t n)
+{
     if (n > 2 && value[0] == 'W' && value[1] == '/') value += 2, n -= 2;
     if (n >= 2 && value[0] == '"' && value[n - 1] == '"') value++, n -= 2;
     if (n >= size) n = 0;
@@ -46,7 +50,8 @@ static void take_text(char *out, size_t size, const char *value, size_t n) {
 }
 
 /* Up to the first non-digit; HB_SIZE_UNKNOWN without digits or beyond 2^63 - 1. */
-static uint64_t take_number(const char *value, size_t n, size_t *used) {
+static uint64_t take_number(const char *value, size_t n, size_t *used)
+{
     uint64_t x = 0;
     size_t i = 0;
     for (; i < n && value[i] >= '0' && value[i] <= '9'; i++)
@@ -58,7 +63,8 @@ static uint64_t take_number(const char *value, size_t n, size_t *used) {
 }
 
 /* "bytes 0-99/1234" */
-static void take_range(hb_headers *h, const char *value, size_t n) {
+static void take_range(hb_headers *h, const char *value, size_t n)
+{
     size_t used = 0;
     const char *slash = memchr(value, '/', n);
     if (n < 7 || strncasecmp(value, "bytes ", 6) != 0 || !slash) return;
@@ -68,7 +74,8 @@ static void take_range(hb_headers *h, const char *value, size_t n) {
 }
 
 static void take_header(hb_headers *h, const char *name, size_t name_length, const char *value,
-                        size_t n) {
+                        size_t n)
+{
     const struct {
         const char *name;
         char *text;
@@ -94,7 +101,8 @@ static void take_header(hb_headers *h, const char *name, size_t name_length, con
     if (name_length == 13 && !strncasecmp(name, "content-range", 13)) take_range(h, value, n);
 }
 
-size_t hb_header_line(char *line, size_t size, size_t n, void *headers) {
+size_t hb_header_line(char *line, size_t size, size_t n, void *headers)
+{
     hb_headers *h = headers;
     size_t length = size * n;
     if (length >= 5 && !memcmp(line, "HTTP/", 5)) {
@@ -111,7 +119,8 @@ size_t hb_header_line(char *line, size_t size, size_t n, void *headers) {
 }
 
 /* Do two URLs agree in one part? Ports are compared with the schemes' defaults filled in. */
-static bool same_part(CURLU *a, CURLU *b, CURLUPart part) {
+static bool same_part(CURLU *a, CURLU *b, CURLUPart part)
+{
     char *x = NULL, *y = NULL;
     bool same = !curl_url_get(a, part, &x, CURLU_DEFAULT_PORT) &&
                 !curl_url_get(b, part, &y, CURLU_DEFAULT_PORT) && !strcasecmp(x, y);
@@ -120,7 +129,8 @@ static bool same_part(CURLU *a, CURLU *b, CURLUPart part) {
     return same;
 }
 
-bool hb_same_origin(const char *one, const char *two) {
+bool hb_same_origin(const char *one, const char *two)
+{
     CURLU *a = curl_url(), *b = curl_url();
     bool same = a && b && !curl_url_set(a, CURLUPART_URL, one, 0) &&
                 !curl_url_set(b, CURLUPART_URL, two, 0) && same_part(a, b, CURLUPART_SCHEME) &&
@@ -130,12 +140,14 @@ bool hb_same_origin(const char *one, const char *two) {
     return same;
 }
 
-bool hb_redirect_allowed(const char *from, const char *to) {
+bool hb_redirect_allowed(const char *from, const char *to)
+{
     if (strncasecmp(to, "https://", 8) == 0) return true;
     return strncasecmp(to, "http://", 7) == 0 && strncasecmp(from, "https://", 8) != 0;
 }
 
-fm_status hb_prepare(const hb_client *client, CURL *easy, const char *url, fm_error *err) {
+fm_status hb_prepare(const hb_client *client, CURL *easy, const char *url, fm_error *err)
+{
     const hb_config *c = client->config;
     curl_easy_reset(easy);
     bool ok = !curl_easy_setopt(easy, CURLOPT_URL, url);
@@ -152,7 +164,8 @@ fm_status hb_prepare(const hb_client *client, CURL *easy, const char *url, fm_er
     return ok ? FM_OK : fm_fail(err, FM_E_NETWORK, "libcurl cannot use the URL %.300s", url);
 }
 
-bool hb_is_transient(CURLcode code, long status) {
+bool hb_is_transient(CURLcode code, long status)
+{
     switch (code) {
     case CURLE_OK:
         return status == 408 || status == 425 || status == 429 || (status >= 500 && status != 501);
@@ -165,14 +178,13 @@ bool hb_is_transient(CURLcode code, long status) {
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_GOT_NOTHING:
     case CURLE_SEND_ERROR:
-    case CURLE_RECV_ERROR:
-        return true;
-    default:
-        return false;
+    case CURLE_RECV_ERROR: return true;
+    default: return false;
     }
 }
 
-unsigned hb_backoff_ms(const hb_config *c, unsigned failures, curl_off_t retry_after) {
+unsigned hb_backoff_ms(const hb_config *c, unsigned failures, curl_off_t retry_after)
+{
     enum { MOST = 30000, MOST_ASKED = 300 };
     unsigned shift = failures > 16 ? 16 : failures ? failures - 1 : 0;
     uint64_t ms = (uint64_t)c->backoff_ms << shift;
@@ -183,7 +195,8 @@ unsigned hb_backoff_ms(const hb_config *c, unsigned failures, curl_off_t retry_a
     return (unsigned)ms;
 }
 
-fm_status hb_sleep(const hb_client *client, unsigned ms, fm_error *err) {
+fm_status hb_sleep(const hb_client *client, unsigned ms, fm_error *err)
+{
     uint64_t end = bs_now_ns() + (uint64_t)ms * 1000000u;
     for (;;) {
         if (hb_cancelled(client)) return fm_fail(err, FM_E_CANCELLED, "the download was stopped");
@@ -200,21 +213,24 @@ typedef struct hb_sink {
     size_t max;
 } hb_sink;
 
-static size_t take_body(char *data, size_t size, size_t n, void *arg) {
+static size_t take_body(char *data, size_t size, size_t n, void *arg)
+{
     hb_sink *sink = arg;
     size_t length = size * n;
     if (length > sink->max - sink->body->length) return 0;
     return bs_buf_append(sink->body, data, length) ? length : 0;
 }
 
-static int poll_cancel(void *client, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d) {
+static int poll_cancel(void *client, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+{
     (void)a, (void)b, (void)c, (void)d;
     return hb_cancelled(client);
 }
 
 /* One try. *code says how it went; a status other than FM_OK is final. */
 static fm_status try_once(hb_client *client, bool head, const char *url, size_t max_body,
-                          hb_reply *out, CURLcode *code, char *message, fm_error *err) {
+                          hb_reply *out, CURLcode *code, char *message, fm_error *err)
+{
     hb_reply_free(out);
     CURL *easy = client->easy;
     hb_sink sink = {&out->body, max_body};
@@ -244,7 +260,8 @@ static fm_status try_once(hb_client *client, bool head, const char *url, size_t 
 }
 
 fm_status hb_request(hb_client *client, bool head, const char *url, size_t max_body, hb_reply *out,
-                     fm_error *err) {
+                     fm_error *err)
+{
     *out = (hb_reply){0};
     for (unsigned failures = 0;;) {
         char message[CURL_ERROR_SIZE] = "";
@@ -272,14 +289,16 @@ fm_status hb_request(hb_client *client, bool head, const char *url, size_t max_b
     }
 }
 
-void hb_reply_free(hb_reply *r) {
+void hb_reply_free(hb_reply *r)
+{
     bs_buf_free(&r->body);
     bs_free(r->redirect);
     *r = (hb_reply){0};
 }
 
 fm_status hb_fail_status(const hb_client *client, long status, const hb_headers *headers,
-                         const char *what, fm_error *err) {
+                         const char *what, fm_error *err)
+{
     const char *repo = client->repo, *code = headers->error_code;
     const char *site = client->config->endpoint;
     if (!strcmp(code, "GatedRepo") || status == 403)

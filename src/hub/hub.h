@@ -74,10 +74,13 @@ typedef struct hb_hooks {
     void (*progress)(void *arg, const hb_progress *p);
 } hb_hooks;
 
-/* Look in the cache alone. Gives the snapshot folder (allocated) when it holds config.json and, if
- * with_weights, every weight file that its index names; else FM_E_NOT_FOUND. Writes nothing. */
-fm_status hb_find(const hb_config *c, const hb_id *id, bool with_weights, char **folder,
-                  fm_error *err);
+/* How much of a model must be there: config.json; with a tokenizer; with every weight file that its
+ * index names. */
+typedef enum hb_need { HB_NEED_CONFIG, HB_NEED_TEXTS, HB_NEED_WEIGHTS } hb_need;
+
+/* Look in the cache alone. Gives the snapshot folder (allocated), else FM_E_NOT_FOUND. Writes
+ * nothing. */
+fm_status hb_find(const hb_config *c, const hb_id *id, hb_need need, char **folder, fm_error *err);
 
 typedef struct hb_file {
     char *name;    /* path inside the repository, checked */
@@ -104,8 +107,10 @@ fm_status hb_survey_model(const hb_config *c, const hb_id *id, const hb_hooks *h
                           hb_survey *out, fm_error *err);
 void hb_survey_free(hb_survey *s);
 
-/* Fetch what the survey misses, small files first; then point the ref at the commit. */
-fm_status hb_pull(const hb_config *c, hb_survey *s, const hb_hooks *hooks, fm_error *err);
+/* Fetch what the survey misses, small files first; then point the ref at the commit. Without
+ * with_weights only the small files come (tokenizer, template) and the ref stays. */
+fm_status hb_pull(const hb_config *c, hb_survey *s, bool with_weights, const hb_hooks *hooks,
+                  fm_error *err);
 
 typedef struct hb_model {
     char *repo;

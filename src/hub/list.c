@@ -13,8 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-fm_status hb_find(const hb_config *c, const hb_id *id, bool with_weights, char **folder,
-                  fm_error *err) {
+fm_status hb_find(const hb_config *c, const hb_id *id, hb_need need, char **folder, fm_error *err)
+{
     hb_repo repo;
     char commit[HB_HASH_MAX];
     *folder = NULL;
@@ -23,25 +23,24 @@ fm_status hb_find(const hb_config *c, const hb_id *id, bool with_weights, char *
     status = hb_repo_read_ref(&repo, id->revision, commit, err);
     char *snapshot = status ? NULL : hb_repo_snapshot(&repo, commit);
     if (!status && !snapshot) status = fm_fail_nomem(err, "naming the snapshot");
-    if (!status && !hb_snapshot_complete(snapshot, with_weights))
+    if (!status && !hb_snapshot_complete(snapshot, need))
         status =
             fm_fail(err, FM_E_NOT_FOUND, "%s: not all of %s is in the cache", snapshot, id->repo);
-    if (status)
-        bs_free(snapshot);
-    else
-        *folder = snapshot;
+    if (status) bs_free(snapshot);
+    else *folder = snapshot;
     hb_repo_close(&repo);
     return status;
 }
 
-static bool has_complete_snapshot(const hb_repo *r) {
+static bool has_complete_snapshot(const hb_repo *r)
+{
     char *path = bs_path_join(r->root, "snapshots");
     DIR *dir = path ? opendir(path) : NULL;
     bool complete = false;
     for (struct dirent *e; dir && !complete && (e = readdir(dir));) {
         if (e->d_name[0] == '.') continue;
         char *snapshot = bs_path_join(path, e->d_name);
-        complete = snapshot && hb_snapshot_complete(snapshot, true);
+        complete = snapshot && hb_snapshot_complete(snapshot, HB_NEED_WEIGHTS);
         bs_free(snapshot);
     }
     if (dir) closedir(dir);
@@ -49,7 +48,8 @@ static bool has_complete_snapshot(const hb_repo *r) {
     return complete;
 }
 
-static fm_status describe(const hb_config *c, char *repo_name, hb_model *out, fm_error *err) {
+static fm_status describe(const hb_config *c, char *repo_name, hb_model *out, fm_error *err)
+{
     hb_repo repo;
     fm_status status = hb_repo_open(c, repo_name, &repo, err);
     if (status) return status;
@@ -65,25 +65,26 @@ static fm_status describe(const hb_config *c, char *repo_name, hb_model *out, fm
 }
 
 static fm_status add_model(const hb_config *c, const char *folder, hb_model **out, size_t *n,
-                           fm_error *err) {
+                           fm_error *err)
+{
     char *repo = hb_repo_of_folder(folder);
     if (!repo) return FM_OK;
     hb_model *models = bs_realloc(*out, *n + 1, sizeof *models);
     if (models) *out = models;
     fm_status status =
         models ? describe(c, repo, &models[*n], err) : fm_fail_nomem(err, "listing models");
-    if (status)
-        bs_free(repo);
-    else
-        ++*n;
+    if (status) bs_free(repo);
+    else ++*n;
     return status;
 }
 
-static int by_name(const void *a, const void *b) {
+static int by_name(const void *a, const void *b)
+{
     return strcmp(((const hb_model *)a)->repo, ((const hb_model *)b)->repo);
 }
 
-fm_status hb_list(const hb_config *c, hb_model **out, size_t *n, fm_error *err) {
+fm_status hb_list(const hb_config *c, hb_model **out, size_t *n, fm_error *err)
+{
     *out = NULL, *n = 0;
     DIR *dir = opendir(c->cache);
     if (!dir && errno == ENOENT) return FM_OK;
@@ -97,7 +98,8 @@ fm_status hb_list(const hb_config *c, hb_model **out, size_t *n, fm_error *err) 
     return status;
 }
 
-void hb_list_free(hb_model *models, size_t n) {
+void hb_list_free(hb_model *models, size_t n)
+{
     for (size_t i = 0; i < n; i++) {
         bs_free(models[i].repo);
         bs_free(models[i].folder);
@@ -105,13 +107,15 @@ void hb_list_free(hb_model *models, size_t n) {
     bs_free(models);
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where) {
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
+{
     (void)st, (void)type, (void)where;
     return remove(path) && errno != ENOENT ? errno : 0;
 }
 
 /* rm -r that does not follow links. */
-static fm_status remove_tree(const char *path, fm_error *err) {
+static fm_status remove_tree(const char *path, fm_error *err)
+{
     int problem = nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     if (problem < 0) problem = errno;
     if (!problem || problem == ENOENT) return FM_OK;
@@ -119,7 +123,8 @@ static fm_status remove_tree(const char *path, fm_error *err) {
 }
 
 /* Take every lock of the repository; fds is a growing array of them. */
-static fm_status lock_all(const hb_repo *r, int **fds, size_t *n, fm_error *err) {
+static fm_status lock_all(const hb_repo *r, int **fds, size_t *n, fm_error *err)
+{
     DIR *dir = opendir(r->locks);
     fm_status status = FM_OK;
     for (struct dirent *e; dir && !status && (e = readdir(dir));) {
@@ -128,10 +133,8 @@ static fm_status lock_all(const hb_repo *r, int **fds, size_t *n, fm_error *err)
         int *more = bs_realloc(*fds, *n + 1, sizeof *more);
         char *etag = bs_strndup(e->d_name, length - 5);
         if (more) *fds = more;
-        if (!more || !etag)
-            status = fm_fail_nomem(err, "locking a model");
-        else
-            status = hb_repo_try_lock(r, etag, &more[*n], err);
+        if (!more || !etag) status = fm_fail_nomem(err, "locking a model");
+        else status = hb_repo_try_lock(r, etag, &more[*n], err);
         if (!status) ++*n;
         bs_free(etag);
     }
@@ -139,7 +142,8 @@ static fm_status lock_all(const hb_repo *r, int **fds, size_t *n, fm_error *err)
     return status;
 }
 
-fm_status hb_remove(const hb_config *c, const char *repo_name, fm_error *err) {
+fm_status hb_remove(const hb_config *c, const char *repo_name, fm_error *err)
+{
     hb_repo repo;
     int *locks = NULL;
     size_t n_locks = 0;

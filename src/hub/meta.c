@@ -8,7 +8,8 @@
 
 enum { MAX_HOPS = 5 };
 
-static char *resolve_url(const hb_client *client, const char *revision, const char *file) {
+static char *resolve_url(const hb_client *client, const char *revision, const char *file)
+{
     char *rev = hb_url_encode(revision, false), *path = hb_url_encode(file, true), *url = NULL;
     if (rev && path)
         url = bs_sprintf("%s/%s/resolve/%s/%s", client->config->endpoint, client->repo, rev, path);
@@ -17,13 +18,15 @@ static char *resolve_url(const hb_client *client, const char *revision, const ch
     return url;
 }
 
-void hb_meta_free(hb_meta *m) {
+void hb_meta_free(hb_meta *m)
+{
     bs_free(m->url);
     *m = (hb_meta){0};
 }
 
 static fm_status check_meta(const hb_client *client, const char *revision, const char *file,
-                            const hb_headers *h, hb_meta *out, fm_error *err) {
+                            const hb_headers *h, hb_meta *out, fm_error *err)
+{
     const char *etag = *h->linked_etag ? h->linked_etag : h->etag;
     out->size = h->linked_size != HB_SIZE_UNKNOWN ? h->linked_size : h->content_length;
     memcpy(out->etag, etag, sizeof out->etag);
@@ -45,7 +48,8 @@ static fm_status check_meta(const hb_client *client, const char *revision, const
  * replaced then. Leaving the hub without an ETag of its own is not followed: the name and the hash
  * of a file must come from the hub. */
 static fm_status hop(hb_client *client, const char *revision, const char *file, char **url,
-                     bool *more, hb_meta *out, fm_error *err) {
+                     bool *more, hb_meta *out, fm_error *err)
+{
     hb_reply reply;
     fm_status status = hb_request(client, true, *url, 0, &reply, err);
     if (status) return fm_prefix(err, "%s/%s", client->repo, file);
@@ -67,7 +71,8 @@ static fm_status hop(hb_client *client, const char *revision, const char *file, 
 }
 
 fm_status hb_file_meta(hb_client *client, const char *revision, const char *file, hb_meta *out,
-                       fm_error *err) {
+                       fm_error *err)
+{
     *out = (hb_meta){0};
     char *url = resolve_url(client, revision, file);
     if (!url) return fm_fail_nomem(err, "asking for a file");
@@ -77,15 +82,15 @@ fm_status hb_file_meta(hb_client *client, const char *revision, const char *file
         if (hops > MAX_HOPS)
             status =
                 fm_fail(err, FM_E_NETWORK, "%s/%s: redirected in a circle", client->repo, file);
-        else
-            status = hop(client, revision, file, &url, &more, out, err);
+        else status = hop(client, revision, file, &url, &more, out, err);
     }
     if (status) return bs_free(url), status;
     out->url = url;
     return FM_OK;
 }
 
-void hb_report(hb_reporter *r, hb_phase phase, uint64_t file_done, const char *note) {
+void hb_report(hb_reporter *r, hb_phase phase, uint64_t file_done, const char *note)
+{
     if (!r->hooks || !r->hooks->progress) return;
     uint64_t now = bs_now_ns();
     bool forced = phase == HB_DONE || phase != r->now.phase;

@@ -15,29 +15,34 @@
 
 enum { COPY_BYTES = 1 << 20 };
 
-static uint64_t end_of(const hb_piece *piece) {
+static uint64_t end_of(const hb_piece *piece)
+{
     return piece->start + piece->length;
 }
 
 /* The file of a piece; the front is known by its place in the array, not by its start. */
-static char *path_of(const hb_partial *p, const hb_piece *piece) {
+static char *path_of(const hb_partial *p, const hb_piece *piece)
+{
     if (p->n_pieces && piece == p->pieces[0]) return bs_sprintf("%s.incomplete", p->blob);
     return bs_sprintf("%s.%llu.incomplete", p->blob, (unsigned long long)piece->start);
 }
 
-static void remove_file_of(const hb_partial *p, const hb_piece *piece) {
+static void remove_file_of(const hb_partial *p, const hb_piece *piece)
+{
     char *path = path_of(p, piece);
     if (path) unlink(path);
     bs_free(path);
 }
 
-static void drop_piece(hb_partial *p, size_t i) {
+static void drop_piece(hb_partial *p, size_t i)
+{
     if (p->pieces[i]->fd >= 0) close(p->pieces[i]->fd);
     bs_free(p->pieces[i]);
     memmove(p->pieces + i, p->pieces + i + 1, (--p->n_pieces - i) * sizeof *p->pieces);
 }
 
-static hb_piece *add_piece(hb_partial *p, uint64_t start, uint64_t length) {
+static hb_piece *add_piece(hb_partial *p, uint64_t start, uint64_t length)
+{
     hb_piece **pieces = bs_realloc(p->pieces, p->n_pieces + 1, sizeof *pieces);
     if (!pieces) return NULL;
     p->pieces = pieces;
@@ -50,7 +55,8 @@ static hb_piece *add_piece(hb_partial *p, uint64_t start, uint64_t length) {
     return pieces[at] = piece;
 }
 
-static fm_status open_piece(hb_partial *p, hb_piece *piece, fm_error *err) {
+static fm_status open_piece(hb_partial *p, hb_piece *piece, fm_error *err)
+{
     char *path = path_of(p, piece);
     if (!path) return fm_fail_nomem(err, "opening a partial file");
     fm_status status = FM_OK;
@@ -61,7 +67,8 @@ static fm_status open_piece(hb_partial *p, hb_piece *piece, fm_error *err) {
 }
 
 /* The offset in "<etag>.<offset>.incomplete"; false for any other name. */
-static bool piece_offset(const hb_partial *p, const char *name, uint64_t *offset) {
+static bool piece_offset(const hb_partial *p, const char *name, uint64_t *offset)
+{
     size_t n = strlen(p->etag);
     if (strncmp(name, p->etag, n) != 0 || name[n] != '.') return false;
     char *end;
@@ -70,7 +77,8 @@ static bool piece_offset(const hb_partial *p, const char *name, uint64_t *offset
     return name[n + 1] >= '1' && name[n + 1] <= '9' && !errno && !strcmp(end, ".incomplete");
 }
 
-static fm_status find_pieces(hb_partial *p, fm_error *err) {
+static fm_status find_pieces(hb_partial *p, fm_error *err)
+{
     char *folder = bs_strndup(p->blob, (size_t)(strrchr(p->blob, '/') - p->blob));
     DIR *dir = folder ? opendir(folder) : NULL;
     if (!dir) {
@@ -96,7 +104,8 @@ static fm_status find_pieces(hb_partial *p, fm_error *err) {
 }
 
 /* A piece inside what others hold brings nothing, and would hide where the gaps are. */
-static void drop_covered(hb_partial *p) {
+static void drop_covered(hb_partial *p)
+{
     uint64_t reached = end_of(p->pieces[0]);
     for (size_t i = 1; i < p->n_pieces;) {
         if (end_of(p->pieces[i]) > reached) {
@@ -109,7 +118,8 @@ static void drop_covered(hb_partial *p) {
 }
 
 /* git hashes a file with "blob <size>\0" before it. */
-static void start_hash(hb_partial *p) {
+static void start_hash(hb_partial *p)
+{
     size_t n = strlen(p->etag), hex = strspn(p->etag, "0123456789abcdef");
     p->kind = n == 64 && hex == 64 ? HB_SHA256 : n == 40 && hex == 40 ? HB_GIT_SHA1 : HB_NO_HASH;
     if (p->kind != HB_GIT_SHA1) {
@@ -123,7 +133,8 @@ static void start_hash(hb_partial *p) {
 }
 
 fm_status hb_partial_open(const char *blob, const char *etag, uint64_t size, hb_partial *out,
-                          fm_error *err) {
+                          fm_error *err)
+{
     *out = (hb_partial){.blob = bs_strdup(blob), .etag = bs_strdup(etag), .size = size};
     fm_status status = FM_OK;
     if (!out->blob || !out->etag || !add_piece(out, 0, 0))
@@ -136,8 +147,7 @@ fm_status hb_partial_open(const char *blob, const char *etag, uint64_t size, hb_
         /* longer than the blob: it was never a part of it */
         else if ((uint64_t)st.st_size > size && ftruncate(front->fd, 0))
             status = hb_fail_write(err, errno, blob);
-        else
-            front->length = (uint64_t)st.st_size > size ? 0 : (uint64_t)st.st_size;
+        else front->length = (uint64_t)st.st_size > size ? 0 : (uint64_t)st.st_size;
     }
     if (!status) status = find_pieces(out, err);
     if (!status) drop_covered(out);
@@ -146,7 +156,8 @@ fm_status hb_partial_open(const char *blob, const char *etag, uint64_t size, hb_
     return status;
 }
 
-void hb_partial_close(hb_partial *p) {
+void hb_partial_close(hb_partial *p)
+{
     while (p->n_pieces) drop_piece(p, p->n_pieces - 1);
     bs_free(p->pieces);
     bs_free(p->blob);
@@ -155,14 +166,16 @@ void hb_partial_close(hb_partial *p) {
 }
 
 /* How much of the front has been hashed: git's head is not part of the file. */
-static uint64_t hashed(const hb_partial *p) {
+static uint64_t hashed(const hb_partial *p)
+{
     char head[32];
     if (p->kind != HB_GIT_SHA1) return p->hash.length;
     return p->hash.length -
            (uint64_t)snprintf(head, sizeof head, "blob %llu", (unsigned long long)p->size) - 1;
 }
 
-fm_status hb_partial_check(hb_partial *p, uint64_t most, uint64_t *left, fm_error *err) {
+fm_status hb_partial_check(hb_partial *p, uint64_t most, uint64_t *left, fm_error *err)
+{
     hb_piece *front = p->pieces[0];
     char *buffer = bs_malloc(COPY_BYTES);
     if (!buffer) return fm_fail_nomem(err, "hashing a partial file");
@@ -180,7 +193,8 @@ fm_status hb_partial_check(hb_partial *p, uint64_t most, uint64_t *left, fm_erro
     return status;
 }
 
-uint64_t hb_partial_have(const hb_partial *p) {
+uint64_t hb_partial_have(const hb_partial *p)
+{
     uint64_t have = 0, reached = 0;
     for (size_t i = 0; i < p->n_pieces; i++) {
         const hb_piece *piece = p->pieces[i];
@@ -192,7 +206,8 @@ uint64_t hb_partial_have(const hb_partial *p) {
     return have;
 }
 
-static fm_status activate(hb_partial *p, hb_piece *piece, uint64_t limit, fm_error *err) {
+static fm_status activate(hb_partial *p, hb_piece *piece, uint64_t limit, fm_error *err)
+{
     if (piece->fd < 0) {
         fm_status status = open_piece(p, piece, err);
         if (status) return status;
@@ -203,7 +218,8 @@ static fm_status activate(hb_partial *p, hb_piece *piece, uint64_t limit, fm_err
 }
 
 fm_status hb_partial_next(hb_partial *p, uint64_t chunk, uint64_t window, hb_piece **piece,
-                          fm_error *err) {
+                          fm_error *err)
+{
     *piece = NULL;
     uint64_t front_end = end_of(p->pieces[0]);
     for (size_t i = 0; i < p->n_pieces; i++) {
@@ -225,7 +241,8 @@ fm_status hb_partial_next(hb_partial *p, uint64_t chunk, uint64_t window, hb_pie
 }
 
 fm_status hb_partial_append(hb_partial *p, hb_piece *piece, const void *data, size_t n,
-                            fm_error *err) {
+                            fm_error *err)
+{
     const char *from = data;
     while (n) {
         ssize_t put = pwrite(piece->fd, from, n, (off_t)piece->length);
@@ -245,7 +262,8 @@ fm_status hb_partial_append(hb_partial *p, hb_piece *piece, const void *data, si
     return FM_OK;
 }
 
-fm_status hb_partial_done(hb_partial *p, hb_piece *piece, fm_error *err) {
+fm_status hb_partial_done(hb_partial *p, hb_piece *piece, fm_error *err)
+{
     piece->active = false;
     if (piece == p->pieces[0]) return FM_OK;
     int fd = piece->fd;
@@ -260,7 +278,8 @@ fm_status hb_partial_done(hb_partial *p, hb_piece *piece, fm_error *err) {
 }
 
 /* Append what a piece holds beyond the front's end. */
-static fm_status copy_to_front(hb_partial *p, hb_piece *piece, fm_error *err) {
+static fm_status copy_to_front(hb_partial *p, hb_piece *piece, fm_error *err)
+{
     hb_piece *front = p->pieces[0];
     char *buffer = bs_malloc(COPY_BYTES);
     if (!buffer) return fm_fail_nomem(err, "joining a download");
@@ -277,7 +296,8 @@ static fm_status copy_to_front(hb_partial *p, hb_piece *piece, fm_error *err) {
 
 /* The piece at index 1, whose range is in flight, takes the front's place and file, so that the
  * caller's pointer to it stays good. */
-static void become_front(hb_partial *p) {
+static void become_front(hb_partial *p)
+{
     hb_piece *front = p->pieces[0], *piece = p->pieces[1];
     close(piece->fd);
     piece->fd = front->fd;
@@ -288,7 +308,8 @@ static void become_front(hb_partial *p) {
     front->fd = -1;
 }
 
-fm_status hb_partial_merge(hb_partial *p, fm_error *err) {
+fm_status hb_partial_merge(hb_partial *p, fm_error *err)
+{
     while (p->n_pieces > 1 && !p->pieces[0]->active &&
            p->pieces[1]->start <= end_of(p->pieces[0])) {
         fm_status status = copy_to_front(p, p->pieces[1], err);
@@ -300,14 +321,16 @@ fm_status hb_partial_merge(hb_partial *p, fm_error *err) {
     return FM_OK;
 }
 
-void hb_partial_drop_pieces(hb_partial *p) {
+void hb_partial_drop_pieces(hb_partial *p)
+{
     while (p->n_pieces > 1) {
         remove_file_of(p, p->pieces[1]);
         drop_piece(p, 1);
     }
 }
 
-static fm_status wrong_hash(hb_partial *p, const char *hex, fm_error *err) {
+static fm_status wrong_hash(hb_partial *p, const char *hex, fm_error *err)
+{
     hb_partial_drop_pieces(p);
     remove_file_of(p, p->pieces[0]);
     return fm_fail(err, FM_E_FORMAT,
@@ -315,7 +338,8 @@ static fm_status wrong_hash(hb_partial *p, const char *hex, fm_error *err) {
                    p->kind == HB_SHA256 ? "SHA-256" : "git SHA-1", hex, p->etag);
 }
 
-fm_status hb_partial_finish(hb_partial *p, fm_error *err) {
+fm_status hb_partial_finish(hb_partial *p, fm_error *err)
+{
     char hex[BS_HEX_MAX];
     bs_hash_finish(&p->hash, hex);
     if (p->kind != HB_NO_HASH && strcmp(hex, p->etag) != 0) return wrong_hash(p, hex, err);

@@ -7,7 +7,8 @@
 
 enum { LOCK_POLL_MS = 100, CHECK_BYTES = 16 << 20 };
 
-bool hb_is_linked(const hb_survey *s, const hb_file *file, uint64_t *size) {
+bool hb_is_linked(const hb_survey *s, const hb_file *file, uint64_t *size)
+{
     struct stat st;
     char *path = bs_sprintf("%s/%s", s->folder, file->name);
     bool linked = path && !stat(path, &st) && S_ISREG(st.st_mode);
@@ -16,13 +17,15 @@ bool hb_is_linked(const hb_survey *s, const hb_file *file, uint64_t *size) {
     return linked;
 }
 
-static bool blob_is_complete(const char *blob, uint64_t size) {
+static bool blob_is_complete(const char *blob, uint64_t size)
+{
     struct stat st;
     return !stat(blob, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size == size;
 }
 
 static fm_status wait_for_lock(hb_client *client, const hb_repo *repo, const char *etag,
-                               hb_reporter *reporter, int *lock, fm_error *err) {
+                               hb_reporter *reporter, int *lock, fm_error *err)
+{
     for (;;) {
         fm_status status = hb_repo_try_lock(repo, etag, lock, err);
         if (status != FM_E_BUSY) return status;
@@ -34,7 +37,8 @@ static fm_status wait_for_lock(hb_client *client, const hb_repo *repo, const cha
 
 /* Hash the part that was there before, in steps short enough to be stopped between. */
 static fm_status check_front(hb_client *client, hb_partial *partial, hb_reporter *reporter,
-                             fm_error *err) {
+                             fm_error *err)
+{
     for (uint64_t left = partial->pieces[0]->length; left;) {
         if (hb_cancelled(client)) return fm_fail(err, FM_E_CANCELLED, "the download was stopped");
         hb_report(reporter, HB_CHECKING, partial->pieces[0]->length - left, NULL);
@@ -47,7 +51,8 @@ static fm_status check_front(hb_client *client, hb_partial *partial, hb_reporter
 /* *resumed says how many bytes came from an earlier run. */
 static fm_status fill_blob(hb_client *client, const hb_repo *repo, const hb_survey *s,
                            const char *file, const char *blob, hb_meta *meta, hb_reporter *reporter,
-                           uint64_t *resumed, fm_error *err) {
+                           uint64_t *resumed, fm_error *err)
+{
     hb_partial partial;
     fm_status status = hb_partial_open(blob, meta->etag, meta->size, &partial, err);
     if (status) return status;
@@ -66,7 +71,8 @@ static fm_status fill_blob(hb_client *client, const hb_repo *repo, const hb_surv
 }
 
 static fm_status get_blob(hb_client *client, const hb_repo *repo, const hb_survey *s,
-                          const char *file, hb_meta *meta, hb_reporter *reporter, fm_error *err) {
+                          const char *file, hb_meta *meta, hb_reporter *reporter, fm_error *err)
+{
     char *blob = hb_repo_blob(repo, meta->etag);
     if (!blob) return fm_fail_nomem(err, "naming a blob");
     fm_status status = FM_OK;
@@ -83,7 +89,8 @@ static fm_status get_blob(hb_client *client, const hb_repo *repo, const hb_surve
 }
 
 fm_status hb_get_file(hb_client *client, const hb_repo *repo, const hb_survey *s, hb_file *file,
-                      hb_reporter *reporter, fm_error *err) {
+                      hb_reporter *reporter, fm_error *err)
+{
     hb_reporter silent = {0};
     hb_meta meta;
     if (!reporter) reporter = &silent;
@@ -101,13 +108,16 @@ fm_status hb_get_file(hb_client *client, const hb_repo *repo, const hb_survey *s
     return status;
 }
 
-static fm_status pull_files(hb_client *client, const hb_repo *repo, hb_survey *s, fm_error *err) {
+static fm_status pull_files(hb_client *client, const hb_repo *repo, hb_survey *s, bool with_weights,
+                            fm_error *err)
+{
     hb_reporter reporter = {.hooks = client->hooks};
     reporter.now.n_files = s->n_files;
     reporter.now.total_size = s->total_bytes;
     for (size_t i = 0; i < s->n_files; i++) {
         hb_file *file = &s->files[i];
         uint64_t promised = file->size;
+        if (file->weights && !with_weights) return FM_OK; /* they come last */
         reporter.now.file = file->name;
         reporter.now.index = i;
         reporter.now.file_size = promised;
@@ -124,19 +134,21 @@ static fm_status pull_files(hb_client *client, const hb_repo *repo, hb_survey *s
     return hb_repo_write_ref(repo, s->id.revision, s->commit, err);
 }
 
-fm_status hb_pull(const hb_config *c, hb_survey *s, const hb_hooks *hooks, fm_error *err) {
+fm_status hb_pull(const hb_config *c, hb_survey *s, bool with_weights, const hb_hooks *hooks,
+                  fm_error *err)
+{
     hb_client client;
     hb_repo repo;
     fm_status status = hb_repo_open(c, s->id.repo, &repo, err);
     if (status) return status;
     status = hb_client_open(c, s->id.repo, hooks, &client, err);
     if (!status) status = hb_repo_make(&repo, err);
-    if (!status) {
+    if (!status && with_weights) {
         uint64_t partial = hb_repo_usage(&repo).partial;
         uint64_t missing = s->missing_bytes > partial ? s->missing_bytes - partial : 0;
         status = hb_repo_need_space(&repo, missing, err);
     }
-    if (!status) status = pull_files(&client, &repo, s, err);
+    if (!status) status = pull_files(&client, &repo, s, with_weights, err);
     hb_client_close(&client);
     hb_repo_close(&repo);
     return status;

@@ -13,17 +13,20 @@
 
 enum { MAX_LIST_BYTES = 64 << 20, MAX_FILES = 100000, MAX_HOPS = 5 };
 
-static bool starts_with(const char *text, const char *start) {
+static bool starts_with(const char *text, const char *start)
+{
     return strncmp(text, start, strlen(start)) == 0;
 }
 
-static bool is_weights(const char *name) {
+static bool is_weights(const char *name)
+{
     size_t n = strlen(name);
     return n > 12 && !strcmp(name + n - 12, ".safetensors");
 }
 
 /* Files of the top folder that a model is run from; weights are looked at later. */
-static bool is_wanted(const char *name) {
+static bool is_wanted(const char *name)
+{
     static const char *const exact[] = {
         "config.json",
         "generation_config.json",
@@ -41,7 +44,8 @@ static bool is_wanted(const char *name) {
 }
 
 /* GET the list, following redirects (a renamed repository). */
-static fm_status get_list(hb_client *client, const hb_id *id, hb_reply *reply, fm_error *err) {
+static fm_status get_list(hb_client *client, const hb_id *id, hb_reply *reply, fm_error *err)
+{
     char *revision = hb_url_encode(id->revision, false);
     char *url = revision ? bs_sprintf("%s/api/models/%s/revision/%s?blobs=true",
                                       client->config->endpoint, id->repo, revision)
@@ -66,13 +70,15 @@ static fm_status get_list(hb_client *client, const hb_id *id, hb_reply *reply, f
     return status;
 }
 
-static int by_weights_then_name(const void *a, const void *b) {
+static int by_weights_then_name(const void *a, const void *b)
+{
     const hb_file *x = a, *y = b;
     if (x->weights != y->weights) return x->weights - y->weights;
     return strcmp(x->name, y->name);
 }
 
-static fm_status add_file(hb_survey *s, json_t *entry, size_t i, fm_error *err) {
+static fm_status add_file(hb_survey *s, json_t *entry, size_t i, fm_error *err)
+{
     const char *name = json_string_value(json_object_get(entry, "rfilename"));
     json_t *size = json_object_get(entry, "size");
     if (!name || strlen(name) != json_string_length(json_object_get(entry, "rfilename")) ||
@@ -92,7 +98,8 @@ static fm_status add_file(hb_survey *s, json_t *entry, size_t i, fm_error *err) 
     return FM_OK;
 }
 
-static fm_status read_list(hb_survey *s, const bs_buf *body, fm_error *err) {
+static fm_status read_list(hb_survey *s, const bs_buf *body, fm_error *err)
+{
     json_error_t where;
     json_t *root = json_loadb(body->data ? body->data : "", body->length, 0, &where);
     json_t *list = json_object_get(root, "siblings");
@@ -115,7 +122,8 @@ static fm_status read_list(hb_survey *s, const bs_buf *body, fm_error *err) {
     return status;
 }
 
-static hb_file *find_file(hb_survey *s, const char *name) {
+static hb_file *find_file(hb_survey *s, const char *name)
+{
     for (size_t i = 0; i < s->n_files; i++)
         if (!strcmp(s->files[i].name, name)) return &s->files[i];
     return NULL;
@@ -126,7 +134,8 @@ typedef struct shard_search {
     bool *named; /* for each file */
 } shard_search;
 
-static bool mark_shard(void *arg, const char *shard) {
+static bool mark_shard(void *arg, const char *shard)
+{
     shard_search *search = arg;
     hb_file *file = find_file(search->survey, shard);
     if (file) search->named[file - search->survey->files] = true;
@@ -135,7 +144,8 @@ static bool mark_shard(void *arg, const char *shard) {
 
 /* With an index, only the shards that it names; another copy of the weights in one file, say, is
  * not needed. */
-static fm_status drop_unnamed_weights(hb_survey *s, fm_error *err) {
+static fm_status drop_unnamed_weights(hb_survey *s, fm_error *err)
+{
     if (!find_file(s, HB_INDEX_FILE)) return FM_OK;
     char *path = bs_sprintf("%s/" HB_INDEX_FILE, s->folder);
     shard_search search = {s, bs_calloc(s->n_files, sizeof *search.named)};
@@ -144,10 +154,8 @@ static fm_status drop_unnamed_weights(hb_survey *s, fm_error *err) {
     if (!status) status = hb_index_each_shard(path, mark_shard, &search, err);
     size_t kept = 0;
     for (size_t i = 0; !status && i < s->n_files; i++) {
-        if (s->files[i].weights && !search.named[i])
-            bs_free(s->files[i].name);
-        else
-            s->files[kept++] = s->files[i];
+        if (s->files[i].weights && !search.named[i]) bs_free(s->files[i].name);
+        else s->files[kept++] = s->files[i];
     }
     if (!status) s->n_files = kept;
     bs_free(search.named);
@@ -156,7 +164,8 @@ static fm_status drop_unnamed_weights(hb_survey *s, fm_error *err) {
 }
 
 /* Sizes that the list did not tell, and what is there already. */
-static fm_status add_up(hb_client *client, hb_survey *s, fm_error *err) {
+static fm_status add_up(hb_client *client, hb_survey *s, fm_error *err)
+{
     size_t n_weights = 0;
     for (size_t i = 0; i < s->n_files; i++) {
         hb_file *file = &s->files[i];
@@ -181,7 +190,8 @@ static fm_status add_up(hb_client *client, hb_survey *s, fm_error *err) {
                    "%s: has no *.safetensors weights, so it cannot be run here", s->id.repo);
 }
 
-static fm_status survey(hb_client *client, const hb_repo *repo, hb_survey *s, fm_error *err) {
+static fm_status survey(hb_client *client, const hb_repo *repo, hb_survey *s, fm_error *err)
+{
     hb_reply list;
     fm_status status = get_list(client, &s->id, &list, err);
     if (status) return status;
@@ -210,7 +220,8 @@ static fm_status survey(hb_client *client, const hb_repo *repo, hb_survey *s, fm
 }
 
 fm_status hb_survey_model(const hb_config *c, const hb_id *id, const hb_hooks *hooks,
-                          hb_survey *out, fm_error *err) {
+                          hb_survey *out, fm_error *err)
+{
     *out = (hb_survey){.id = *id};
     if (c->offline)
         return fm_fail(err, FM_E_NETWORK,
@@ -228,7 +239,8 @@ fm_status hb_survey_model(const hb_config *c, const hb_id *id, const hb_hooks *h
     return status;
 }
 
-void hb_survey_free(hb_survey *s) {
+void hb_survey_free(hb_survey *s)
+{
     for (size_t i = 0; i < s->n_files; i++) bs_free(s->files[i].name);
     bs_free(s->files);
     bs_free(s->folder);

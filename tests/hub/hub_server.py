@@ -23,12 +23,17 @@ class Model:
     def __init__(self, files, commit=None, refs=("main",), lfs=None):
         self.files = files
         self.lfs = {n for n in files if n.endswith(".safetensors")} if lfs is None else set(lfs)
-        self.commit = commit or hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        self.hashes = {}
+        self.commit = commit or hashlib.sha1(
+            "".join(n + git_sha1(d) for n, d in sorted(files.items())).encode()).hexdigest()
         self.refs = set(refs)
 
     def etag(self, name):
         data = self.files[name]
-        return hashlib.sha256(data).hexdigest() if name in self.lfs else git_sha1(data)
+        if self.hashes.get(name, (None,))[0] is not data:
+            self.hashes[name] = (data, hashlib.sha256(data).hexdigest() if name in self.lfs
+                                 else git_sha1(data))
+        return self.hashes[name][1]
 
 
 class Hub:
@@ -143,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
                              "RevisionNotFound" if known else "RepoNotFound", "not found")
         files = []
         for name, data in model.files.items():
-            entry = {"rfilename": name, "size": len(data), "blobId": git_sha1(data)}
+            entry = {"rfilename": name, "size": len(data), "blobId": model.etag(name)}
             if name in model.lfs:
                 entry["lfs"] = {"sha256": model.etag(name), "size": len(data)}
             files.append(entry)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 
 from hub_server import Hub, Model, git_sha1
@@ -132,9 +133,10 @@ def main(tests):
     for test in tests:
         if len(sys.argv) > 1 and test.__name__ not in sys.argv[1:]:
             continue
+        start = time.monotonic()
         try:
             test()
-            print("ok   " + test.__name__)
+            print("ok   %s (%.1f s)" % (test.__name__, time.monotonic() - start))
         except Exception:  # noqa: BLE001 - any failure is a failed test
             failed += 1
             print("FAIL " + test.__name__)

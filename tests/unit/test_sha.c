@@ -7,7 +7,8 @@
 
 #include <cmocka.h>
 
-static void check(void (*start)(bs_hash *), const char *text, size_t repeat, const char *expected) {
+static void check(void (*start)(bs_hash *), const char *text, size_t repeat, const char *expected)
+{
     bs_hash h;
     char hex[BS_HEX_MAX];
     start(&h);
@@ -17,7 +18,8 @@ static void check(void (*start)(bs_hash *), const char *text, size_t repeat, con
 }
 
 /* The examples of FIPS 180. */
-static void published_digests(void **state) {
+static void published_digests(void **state)
+{
     (void)state;
     const char *two_blocks = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
     check(bs_sha256_start, "abc", 1,
@@ -34,7 +36,8 @@ static void published_digests(void **state) {
 }
 
 /* Where the updates are cut must not matter, at every length around the block size. */
-static void any_cut_gives_the_same(void **state) {
+static void any_cut_gives_the_same(void **state)
+{
     (void)state;
     unsigned char data[300];
     for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 37 + 11);
@@ -55,7 +58,8 @@ static void any_cut_gives_the_same(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_digests),
         cmocka_unit_test(any_cut_gives_the_same),

@@ -33,4 +33,7 @@ extern const struct cli_spec spec_pack, spec_simulate;
 
 cli_verb_fn cmd_pack, cmd_simulate;
 
+extern const struct cli_spec spec_profile;
+cli_verb_fn cmd_profile;
+
 #endif

@@ -12,6 +12,7 @@ const cli_verb cli_verbs[] = {
     {"rm", "remove models from the hub cache", cmd_rm, &spec_rm},
     {"pack", "write the packed expert store", cmd_pack, &spec_pack},
     {"simulate", "hit rates of every policy on recorded routing", cmd_simulate, &spec_simulate},
+    {"profile", "count which experts a set of prompts uses", cmd_profile, &spec_profile},
     {"tokenize", "text to token ids", cmd_tokenize, &spec_tokenize},
     {"detokenize", "token ids to text", cmd_detokenize, &spec_detokenize},
     {"bench", "measured speed against this machine's bounds", cmd_bench, &spec_bench},

@@ -149,6 +149,22 @@ static bool use_resident(xp_cache *c, int layer, int expert, int s) {
     return false;
 }
 
+/* Slots that are being read ahead of demand cannot be taken until their reads end. */
+static void await_reads_ahead(xp_cache *c) {
+    for (int i = 0; i < c->n_guesses + c->fills.n_flying; i++) {
+        int s = i < c->n_guesses ? c->guesses[i] : c->fills.flying[i - c->n_guesses];
+        if (c->slots[s].job) xp_reader_wait(c->reader, c->slots[s].job);
+        xp_settle(c, s);
+    }
+}
+
+static bool find_slots(xp_cache *c, int layer, const int *experts, const int *picks, int n) {
+    int *slots = c->scratch_slots;
+    if (xp_res_acquire(c->residency, layer, experts, picks, n, slots, c->scratch_hits)) return true;
+    await_reads_ahead(c);
+    return xp_res_acquire(c->residency, layer, experts, picks, n, slots, c->scratch_hits);
+}
+
 fm_status xp_acquire(xp_cache *c, int layer, const int *experts, const int *picks, int n,
                      xp_ticket *tickets, fm_error *err) {
     fm_status status = check_request(c, layer, experts, n, err);
@@ -157,7 +173,7 @@ fm_status xp_acquire(xp_cache *c, int layer, const int *experts, const int *pick
         xp_acquire_fixed(c, layer, experts, picks, n, tickets);
         return FM_OK;
     }
-    if (!xp_res_acquire(c->residency, layer, experts, picks, n, c->scratch_slots, c->scratch_hits))
+    if (!find_slots(c, layer, experts, picks, n))
         return fm_fail(err, FM_E_LIMIT, "MoE layer %d: no slots for %d experts beside those held",
                        layer, n);
     for (int i = 0; i < n; i++) {

@@ -37,7 +37,7 @@ APP_ROOMS  := hub server cli
 CORE_SRC := $(foreach r,$(CORE_ROOMS),$(wildcard src/$(r)/*.c src/$(r)/*/*.c))
 APP_SRC  := $(foreach r,$(APP_ROOMS),$(wildcard src/$(r)/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
-APP_OBJ  := $(APP_SRC:%.c=$(BUILD)/%.o)
+APP_OBJ  := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web.o
 LIB      := $(BUILD)/libflash-moe.a
 PROG     := $(BUILD)/flash-moe
 
@@ -68,6 +68,14 @@ $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  cc    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+
+# The server's page, as C.
+WEB := $(addprefix src/server/web/,index.html style.css app.js markdown.js map.js icon.svg)
+$(BUILD)/web.o: $(WEB) tools/embed Makefile
+	@mkdir -p $(@D)
+	@echo "  embed src/server/web"
+	$(Q)tools/embed sv_web $(WEB) > $(BUILD)/web.c
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $(BUILD)/web.c
 
 $(BUILD)/tests/%: tests/unit/%.c $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)) $(LIB)
 	@mkdir -p $(@D)

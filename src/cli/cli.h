@@ -27,6 +27,9 @@ extern const struct cli_spec spec_tokenize, spec_detokenize;
 
 cli_verb_fn cmd_tokenize, cmd_detokenize;
 
+extern const struct cli_spec spec_serve;
+cli_verb_fn cmd_serve;
+
 extern const struct cli_spec spec_bench;
 cli_verb_fn cmd_bench;
 extern const struct cli_spec spec_pack, spec_simulate;

@@ -5,6 +5,8 @@
 const cli_verb cli_verbs[] = {
     {"run", "answer one prompt", cmd_run, &spec_run},
     {"chat", "talk to the model in the terminal", cmd_chat, &spec_chat},
+    {"serve", "serve the model over HTTP: OpenAI, Anthropic, metrics, a page", cmd_serve,
+     &spec_serve},
     {"plan", "what fits and how fast, before any weight is read", cmd_plan, &spec_plan},
     {"score", "logits and log-probabilities of given tokens", cmd_score, &spec_score},
     {"pull", "download a model from the hub: resumable, verified", cmd_pull, &spec_pull},

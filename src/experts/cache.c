@@ -277,6 +277,11 @@ bool xp_is_resident(const xp_cache *c, int layer, int expert) {
     return s >= 0 && c->slots[s].loaded;
 }
 
+bool xp_is_coming(const xp_cache *c, int layer, int expert) {
+    int s = xp_res_slot_of(c->residency, layer, expert);
+    return s >= 0 && c->slots[s].job;
+}
+
 void xp_order(const xp_cache *c, int layer, int *experts, int *picks, int n) {
     xp_res_order(c->residency, layer, experts, picks, n);
 }

@@ -131,6 +131,7 @@ void xp_hint(xp_cache *cache, int layer, const int *experts, int n);
 bool xp_wants_hints(const xp_cache *cache);
 
 bool xp_is_resident(const xp_cache *cache, int layer, int expert);
+bool xp_is_coming(const xp_cache *cache, int layer, int expert); /* its read is under way */
 
 /* --- statistics ------------------------------------------------------------------------------- */
 

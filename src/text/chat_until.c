@@ -72,3 +72,20 @@ __attribute__((weak)) fm_status tx_reply_finish(tx_reply *r, fm_error *err) {
 __attribute__((weak)) void tx_reply_free(tx_reply *r) {
     bs_free(r);
 }
+__attribute__((weak)) fm_status tx_reply_open_text(tx_tool_format format, bool starts_in_reasoning,
+                                                   json_t *tools, tx_delta_fn *fn, void *arg,
+                                                   tx_reply **out, fm_error *err) {
+    (void)format;
+    (void)starts_in_reasoning;
+    return tx_reply_open(NULL, NULL, tools, fn, arg, out, err);
+}
+__attribute__((weak)) const int32_t *tx_chat_eos_ids(const tx_chat *c, size_t *n) {
+    static const int32_t ids[] = {2, 0};
+    (void)c;
+    *n = 2;
+    return ids;
+}
+__attribute__((weak)) bool tx_chat_can_think(const tx_chat *c) {
+    (void)c;
+    return false;
+}

@@ -24,8 +24,11 @@ extern const struct cli_spec spec_list, spec_pull, spec_rm;
 cli_verb_fn cmd_list, cmd_pull, cmd_rm;
 
 extern const struct cli_spec spec_tokenize, spec_detokenize;
+cli_verb_fn cmd_completion, cmd_version;
 
-cli_verb_fn cmd_tokenize, cmd_detokenize;
+extern const struct cli_spec spec_tokenize, spec_detokenize, spec_template;
+
+cli_verb_fn cmd_tokenize, cmd_detokenize, cmd_template;
 
 extern const struct cli_spec spec_serve;
 cli_verb_fn cmd_serve;

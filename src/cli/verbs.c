@@ -18,6 +18,7 @@ const cli_verb cli_verbs[] = {
     {"tokenize", "text to token ids", cmd_tokenize, &spec_tokenize},
     {"detokenize", "token ids to text", cmd_detokenize, &spec_detokenize},
     {"bench", "measured speed against this machine's bounds", cmd_bench, &spec_bench},
+    {"template", "render a chat template", cmd_template, &spec_template},
     {"version", "print the version", cmd_version, &spec_version},
     {"completion", "print a completion script for bash, zsh or fish", cmd_completion,
      &spec_completion},

@@ -6,7 +6,7 @@
 #ifndef TEXT_CHAT_H
 #define TEXT_CHAT_H
 
-#include "text/tokenizer.h"
+#include "text/template.h"
 
 #include <jansson.h>
 
@@ -79,6 +79,13 @@ typedef struct tx_prompt {
 fm_status tx_chat_prompt(const tx_chat *c, const tx_chat_request *request, tx_prompt *out,
                          fm_error *err);
 void tx_prompt_free(tx_prompt *p);
+
+/* Render a whole context as it stands (messages, tools, add_generation_prompt...), with what the model adds:
+ * special tokens, and tools: null. A request goes through this too. */
+fm_status tx_chat_render(const tx_chat *c, const json_t *context, tx_rendered *out, fm_error *err);
+
+/* The ids of a rendered prompt: content never becomes a control token. */
+fm_status tx_chat_encode(const tx_chat *c, const tx_rendered *r, tx_ids *out, fm_error *err);
 
 /* A raw prompt: the whole text with the post-processor's BOS, unless it begins with it already. */
 fm_status tx_chat_raw_prompt(const tx_chat *c, const char *text, size_t n, tx_ids *out,

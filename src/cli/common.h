@@ -45,8 +45,7 @@ bool cli_put_json(json_t *value); /* takes the reference; a line */
 /* A whole file; "-" or NULL for stdin. */
 fm_status cli_read_input(const char *path, bs_buf *out, fm_error *err);
 
-/* Routing as JSON lines: {"token": n, "step": s, "layers": [[experts of layer 0], ...]}; the tokens
- * of one forward pass carry the same step. This is what `simulate` and `bench --trace` read. */
+/* Routing as JSON lines (experts/trace.h): what `simulate` and `bench --trace` read. */
 typedef struct cli_trace cli_trace;
 fm_status cli_trace_open(en_engine *engine, const char *path, cli_trace **out, fm_error *err);
 fm_status cli_trace_close(cli_trace *trace, fm_error *err);

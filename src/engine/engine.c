@@ -80,14 +80,17 @@ static md_options model_options(const en_options *o)
                         .mlx_router = o->mlx_router};
 }
 
-static xp_options expert_options(const en_options *o, uint64_t slot_bytes)
+static xp_options expert_options(const en_engine *e, uint64_t slot_bytes)
 {
+    const en_options *o = &e->options;
     return (xp_options){.slot_bytes = slot_bytes,
                         .capacity = o->capacity,
                         .policy = o->policy,
                         .io = o->io,
                         .buffered = o->buffered,
-                        .prefetch = o->prefetch,
+                        .prefetch = o->prefetch < 0 ? e->tuning.prefetch : o->prefetch,
+                        .io_threads = e->tuning.io_threads,
+                        .depth = e->tuning.depth,
                         .pack_dir = o->pack_dir && *o->pack_dir ? o->pack_dir : NULL,
                         .lock = o->lock};
 }
@@ -107,7 +110,9 @@ static fm_status make_plan(en_engine *e, fm_error *err)
         .max_logits = o->max_logits,
         .prefix_bytes = o->prefix_memory > snapshots ? o->prefix_memory : snapshots,
         .process_bytes = en_process_bytes(o->threads),
-        .experts = expert_options(o, 0),
+        .disk_bytes_s = e->disk_rate,
+        .memory_bytes_s = e->memory_rate,
+        .experts = expert_options(e, 0),
     };
     fm_status status = en_make_plan(e->model, &r, &e->plan, err);
     if (status) return status;
@@ -167,6 +172,7 @@ static fm_status load(en_engine *e, fm_error *err)
     const en_options *o = &e->options;
     md_options model = model_options(o);
     fm_status status = md_open(o->model, &model, &e->model, err);
+    if (!status) status = en_find_prepared(e, err);
     if (!status) status = open_text(e, err);
     if (!status) status = en_read_sampling(o->model, &e->sampling, err);
     if (!status) status = bs_pool_create(o->threads, &e->pool, err);
@@ -175,7 +181,7 @@ static fm_status load(en_engine *e, fm_error *err)
     if (status) return status;
     const xp_source *source = md_expert_source(e->model);
     if (source && source->n_layers) {
-        xp_options x = expert_options(o, e->plan.slot_bytes);
+        xp_options x = expert_options(e, e->plan.slot_bytes);
         status = xp_open(source, &x, &e->experts, err);
     }
     if (!status) status = take_scratch(e, err);

@@ -4,6 +4,7 @@
  *   scheduler.c  en_step: slots, batch, forward  deliver.c    a token: sampling, text, events
  *   prefix.c     reuse of computed prefixes      snapshots.c  recurrent states kept for reuse
  *   warm.c       profiles, saved states, predictive mode
+ *   prepared.c   packed store and tuned settings
  *   planner.c, machine.c, sampler.c, score.c, stats.c, settings.c (generation_config.json)
  *
  * A request has n choices. A choice waits, gets a slot (a model state), feeds its prompt, then
@@ -15,6 +16,7 @@
 #include "base/buf.h"
 #include "engine/engine.h"
 #include "engine/warm.h"
+#include "experts/measure.h"
 #include "text/chat.h"
 
 #include <pthread.h>
@@ -122,6 +124,7 @@ struct en_engine {
     int turn;        /* which prompt goes first: round robin */
     double load_ms;
     bs_buf notes; /* NUL-separated */
+    xp_tuning tuning; /* what `tune` stored for this machine and disk */
 
     /* prefix cache */
     en_stored *stored;
@@ -182,5 +185,8 @@ int en_usable_prefix(const en_engine *e, const en_history *h, int common, const 
 
 /* settings.c */
 fm_status en_read_sampling(const char *dir, en_sampling *out, fm_error *err);
+
+/* prepared.c: after md_open, before the plan. */
+fm_status en_find_prepared(en_engine *e, fm_error *err);
 
 #endif

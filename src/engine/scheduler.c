@@ -10,7 +10,6 @@
 enum {
     SHARE = 4,        /* of the pass that a prompt gets beside running answers */
     LEAST_CHUNK = 16, /* but at least so many tokens */
-    PREFILL_FROM = 16 /* prompt tokens from which a pass counts as prefill for the cache */
 };
 
 void en_release_slot(en_engine *e, en_choice *c) {
@@ -185,7 +184,7 @@ int en_step(en_engine *e) {
         double start = bs_now();
         fm_error err;
         fm_status status =
-            md_forward(e->run, e->batch, p.n, p.prompt_tokens >= PREFILL_FROM, e->logits, &err);
+            md_forward(e->run, e->batch, p.n, p.prompt_tokens >= XP_PREFILL_FROM, e->logits, &err);
         count(e, &p, bs_now() - start);
         if (status) {
             fail_pass(e, &err);

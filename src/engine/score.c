@@ -33,7 +33,7 @@ fm_status en_score(en_engine *e, const int32_t *ids, int n, int chunk, en_score_
     for (int at = 0; at < n && !status && go_on; at += chunk) {
         int take = n - at < chunk ? n - at : chunk;
         for (int i = 0; i < take; i++) e->batch[i] = (md_token){ids[at + i], slot->state, true};
-        status = md_forward(e->run, e->batch, take, take > 1, e->logits, err);
+        status = md_forward(e->run, e->batch, take, take >= XP_PREFILL_FROM, e->logits, err);
         for (int i = 0; i < take && !status && go_on; i++)
             go_on = fn(arg, at + i, e->logits + (size_t)i * (size_t)vocab, vocab);
     }

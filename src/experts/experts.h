@@ -101,6 +101,9 @@ typedef struct xp_ticket {
  * prefill chunk) works in waves; half of this per wave leaves room to read the next wave ahead. */
 int xp_max_held(const xp_cache *cache, int layer);
 
+/* From how many prompt tokens on a step is a prefill to the cache. */
+enum { XP_PREFILL_FROM = 16 };
+
 /* A forward step begins: `tokens` tokens advance the policies' clock; prefill says that what is
  * read now must not flush the decode set. */
 void xp_begin_step(xp_cache *cache, int tokens, bool prefill);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "experts/experts.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -285,7 +286,7 @@ static void write_token(xp_recorder *r, int token, bool prefill) {
 }
 
 static void write_pass(xp_recorder *r) {
-    for (int t = 0; t < r->n_tokens; t++) write_token(r, t, r->n_tokens > 1);
+    for (int t = 0; t < r->n_tokens; t++) write_token(r, t, r->n_tokens >= XP_PREFILL_FROM);
     r->steps += r->n_tokens > 0;
     r->n_tokens = 0;
 }

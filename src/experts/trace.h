@@ -38,7 +38,8 @@ typedef struct xp_recorder xp_recorder;
 fm_status xp_recorder_open(const char *path, int n_layers, int top_k, xp_recorder **out,
                            fm_error *err);
 /* A router's choice. token counts from 0 in each forward pass; the first layer's token 0 starts a
- * new pass. A pass of more than one token counts as prefill. Failures are kept for the close. */
+ * new pass. A pass of XP_PREFILL_FROM tokens or more counts as prefill. Failures are kept for the
+ * close. */
 void xp_recorder_route(xp_recorder *recorder, int layer, int token, const int *experts,
                        const float *weights, int top_k);
 /* Writes the last pass and closes. Frees the recorder, also on error. */

@@ -295,21 +295,6 @@ static fm_status compute_wave(moe *m, xp_ticket *tickets, int n, fm_error *err)
     return FM_OK;
 }
 
-/* With more experts than one wave holds, those in memory go first, before they are evicted. */
-static void resident_first(moe *m)
-{
-    md_run *r = m->r;
-    int front = 0;
-    for (int i = 0; i < m->n_chosen; i++) {
-        if (!xp_is_resident(r->experts, m->l->moe_layer, r->chosen[i])) continue;
-        int e = r->chosen[i], count = r->chosen_count[i];
-        r->chosen[i] = r->chosen[front];
-        r->chosen_count[i] = r->chosen_count[front];
-        r->chosen[front] = e;
-        r->chosen_count[front++] = count;
-    }
-}
-
 static fm_status acquire(moe *m, int from, int n, xp_ticket *tickets, fm_error *err)
 {
     md_run *r = m->r;
@@ -330,7 +315,8 @@ static fm_status compute_experts(moe *m, fm_error *err)
     int held = xp_max_held(r->experts, m->l->moe_layer);
     bool one_wave = m->n_chosen <= held, ahead = held >= 2;
     int wave = one_wave ? m->n_chosen : ahead ? held / 2 : 1;
-    if (!one_wave) resident_first(m);
+    if (!one_wave) /* what is in memory goes first, before it is evicted */
+        xp_order(r->experts, m->l->moe_layer, r->chosen, r->chosen_count, m->n_chosen);
     xp_ticket *now = r->tickets, *next = r->tickets + m->c->n_experts;
     int from = 0, to = wave_end(m, 0, wave);
     fm_status status = acquire(m, 0, to, now, err);

@@ -26,7 +26,7 @@ static void draw(int layer, int *experts) {
     }
 }
 
-enum { PASSES = 90, MOST_TOKENS = 12 };
+enum { PASSES = 90, MOST_TOKENS = 18 };
 
 static int tokens_of(int pass) {
     return pass % 30 == 0 ? MOST_TOKENS : pass % 7 == 3 ? 3 : 1;
@@ -70,7 +70,7 @@ static void run_live(const world *w, const xp_options *o, xp_stats *out) {
     assert_int_equal(xp_recorder_open(path, LAYERS, TOP_K, &r, &err), FM_OK);
     for (int pass = 0; pass < PASSES; pass++) {
         int n = tokens_of(pass);
-        xp_begin_step(c, n, n > 1);
+        xp_begin_step(c, n, n >= XP_PREFILL_FROM);
         for (int l = 0; l < LAYERS; l++) {
             int picks[MOST_TOKENS * TOP_K];
             for (int t = 0; t < n; t++) {

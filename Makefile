@@ -39,16 +39,31 @@ APP_SRC  := $(foreach r,$(APP_ROOMS),$(wildcard src/$(r)/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
 APP_OBJ  := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web.o
 LIB      := $(BUILD)/libflash-moe.a
+SONAME   := libflash-moe.so.$(firstword $(subst ., ,$(VERSION)))
+SHARED   := $(BUILD)/libflash-moe.so.$(VERSION)
 PROG     := $(BUILD)/flash-moe
 
 TEST_SRC := $(wildcard tests/unit/test_*.c)
 TEST_BIN := $(TEST_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 
-.PHONY: all help check check-arm64 clean format
-all: $(PROG)
+.PHONY: all help deps run check check-only check-asan check-tsan check-arm64 man install uninstall \
+        clean format
+all: $(PROG) $(SHARED)
 
 help:
 	@sed -n 's/^#: //p' Makefile
+
+#: make run        install what is missing, build, and let the bundled model answer
+# 40 MiB hold the program, its weights and a part of the experts, which are 40.5 MiB alone.
+PROMPT ?= Tell me a story about a fox and a crow.
+run: deps
+	@$(MAKE) --no-print-directory $(PROG)
+	@echo "flash-moe run --memory 40M -p \"$(PROMPT)\""
+	@$(PROG) run --memory 40M --context 1024 --temp 0 -n 160 --stats -p "$(PROMPT)"
+
+#: make deps       install missing packages of the distribution (asks sudo only then)
+deps:
+	@tools/deps.sh
 
 #: make            build the program at build/flash-moe
 $(PROG): $(APP_OBJ) $(LIB)
@@ -56,6 +71,12 @@ $(PROG): $(APP_OBJ) $(LIB)
 
 $(LIB): $(CORE_OBJ)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+# Only what the public headers declare can be seen from outside.
+$(SHARED): $(CORE_OBJ) src/engine/exports.map
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,--version-script=src/engine/exports.map \
+	    -o $@ $(CORE_OBJ) $(LIBS)
+	$(Q)ln -sf $(notdir $@) $(BUILD)/$(SONAME) && ln -sf $(SONAME) $(BUILD)/libflash-moe.so
 
 # One file an instruction set, each with its own flags; dispatch happens at run time.
 ifeq ($(shell $(CC) -dumpmachine | cut -d- -f1),x86_64)
@@ -83,9 +104,24 @@ $(BUILD)/tests/%: tests/unit/%.c $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< \
 	    $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)) $(LIB) -lcmocka $(LIBS) $(APP_LIBS)
 
-#: make check      build everything and run all tests
-check: $(PROG) $(TEST_BIN)
-	tests/run $(BUILD)
+#: make check      install what is missing, build everything and run all tests
+check: deps
+	@$(MAKE) --no-print-directory check-only
+
+check-only: $(PROG) $(SHARED) $(TEST_BIN)
+	@SANITIZE=$(SANITIZE) tests/run $(BUILD) $(TESTS)
+
+#: make check-asan the same tests under the address and undefined behaviour sanitizers
+check-asan: deps
+	@$(MAKE) --no-print-directory SANITIZE=address,undefined BUILD=build-asan check-only
+
+#: make check-tsan tests with several threads under the thread sanitizer
+TSAN_TESTS := test_api test_engine test_experts test_fixed
+check-tsan: deps
+	@for test in $(TSAN_TESTS); do \
+	    $(MAKE) --no-print-directory SANITIZE=thread BUILD=build-tsan build-tsan/tests/$$test && \
+	    echo "tsan  $$test" && build-tsan/tests/$$test || exit 1; \
+	done
 
 #: make check-arm64 the kernel tests, cross compiled, under qemu-user
 ARM_CC  ?= aarch64-linux-gnu-gcc
@@ -98,12 +134,52 @@ $(BUILD)/arm64/%: tests/unit/%.c $(ARM_SRC) $(wildcard src/base/*.h src/kernels/
 	@mkdir -p $(@D)
 	$(ARM_CC) -static -Itests/arm64 -Isrc -Iinclude $(CFLAGS) -o $@ $< $(ARM_SRC) -lm
 
+#: make man        manual pages from the option tables into build/man
+VERBS = $(shell sed -n 's/^    {"\([a-z]*\)", ".*/\1/p' src/cli/verbs.c)
+man: $(PROG)
+	@mkdir -p $(BUILD)/man
+	@$(PROG) completion --man flash-moe > $(BUILD)/man/flash-moe.1
+	@for verb in $(VERBS); do \
+	    $(PROG) completion --man $$verb > $(BUILD)/man/flash-moe-$$verb.1 || exit 1; \
+	done
+
+#: make install    PREFIX=/usr/local DESTDIR=; program, libraries, headers, manual pages, the model
+install: all man
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include \
+	    $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/flash-moe/models $(DESTDIR)$(PREFIX)/share/flash-moe/configs \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(PROG) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 include/flash_moe.h include/flash_moe_error.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/
+	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(PREFIX)/lib/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libflash-moe.so
+	sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|; s|@REQUIRES@|$(PKGS)|' \
+	    tools/flash-moe.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/flash-moe.pc
+	install -m 644 $(BUILD)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	cp -R models/flash-moe-tiny $(DESTDIR)$(PREFIX)/share/flash-moe/models/
+	install -m 644 configs/*.json $(DESTDIR)$(PREFIX)/share/flash-moe/configs/
+	$(PROG) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/flash-moe
+	$(PROG) completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_flash-moe
+	$(PROG) completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/flash-moe.fish
+
+#: make uninstall  remove what install put there
+uninstall:
+	rm -rf $(DESTDIR)$(PREFIX)/bin/flash-moe $(DESTDIR)$(PREFIX)/include/flash_moe*.h \
+	    $(DESTDIR)$(PREFIX)/lib/libflash-moe.* $(DESTDIR)$(PREFIX)/lib/pkgconfig/flash-moe.pc \
+	    $(DESTDIR)$(PREFIX)/share/man/man1/flash-moe*.1 $(DESTDIR)$(PREFIX)/share/flash-moe \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/flash-moe \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_flash-moe \
+	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/flash-moe.fish
+
 #: make format     clang-format over the tree
 format:
 	clang-format -i $(shell git ls-files '*.c' '*.h')
 
 #: make clean      remove build/
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) build-asan build-tsan
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -3,18 +3,20 @@
 #include "cli/bench_kernels.h"
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/suite.h"
 
 #include <stdio.h>
 
 static const cli_option options[] = {
     {"kernels", 0, CLI_FLAG, NULL, 0, 0, "measure the arithmetic alone, no model needed"},
     {"only", 0, CLI_TEXT, "NAME", 0, 0, "kernels whose name holds this text"},
-    {"isa", 0, CLI_CHOICE, "auto|portable|avx2|avx512|neon", 0, 0, "instruction set"},
-    {"threads", 't', CLI_INT, "N", 1, 1024, "compute threads (default: physical cores)"},
+    {"max-tokens", 'n', CLI_INT, "N", 1, 1000000, "tokens an arm"},
+    {"svg", 0, CLI_FILE, "FILE", 0, 0, "draw the result"},
     {"json", 0, CLI_FLAG, NULL, 0, 0, "one JSON object on stdout"},
     {0},
 };
 static const cli_group bench_group = {"Measurement", options, true};
+static const cli_group suite_group = {"Suites", cli_suite_options, false};
 
 const cli_spec spec_bench = {
     .arguments = "",
@@ -22,7 +24,7 @@ const cli_spec spec_bench = {
              "streaming read rate.",
     .examples = "  flash-moe bench --kernels\n"
                 "  flash-moe bench --kernels --only 4-bit --isa avx2 -t 1\n",
-    .groups = {&bench_group},
+    .groups = {&bench_group, &suite_group, &cli_group_model, &cli_group_engine, &cli_group_seed},
 };
 
 int cmd_bench(int argc, char **argv)
@@ -36,6 +38,7 @@ int cmd_bench(int argc, char **argv)
         fprintf(stderr, "flash-moe: this CPU or build has no %s\n", kn_isa_name(isa));
         return 1;
     }
+    if (cli_has(&args, "suite")) return cli_run_suite(&args, cli_text(&args, "suite", ""));
     if (!cli_has(&args, "kernels")) {
         fputs("flash-moe: bench: say --kernels\n", stderr);
         return 2;

@@ -268,13 +268,6 @@ static fm_status discover(en_engine *e, en_slot *slot, const int32_t *ids, int n
 /* --- the predictive mode ------------------------------------------------------------------------
  */
 
-static fm_status fix(en_engine *e, fm_error *err)
-{
-    xp_fixed how = e->options.on_miss == EN_MISS_SKIP ? XP_FIXED_SKIP : XP_FIXED_SUBSTITUTE;
-    fm_status status = xp_preload_finish(e->experts, err);
-    return status ? status : xp_set_fixed(e->experts, how, err);
-}
-
 typedef struct ranked {
     uint64_t count;
     int id;
@@ -306,6 +299,15 @@ static fm_status fill_by_counts(en_engine *e, const uint64_t *counts, fm_error *
     return status;
 }
 
+/* From now on the set is fixed; slots that nothing was known for hold the seed's fillers. */
+static fm_status fix(en_engine *e, fm_error *err)
+{
+    xp_fixed how = e->options.on_miss == EN_MISS_SKIP ? XP_FIXED_SKIP : XP_FIXED_SUBSTITUTE;
+    fm_status status = fill_by_counts(e, NULL, err);
+    if (!status) status = xp_preload_finish(e->experts, err);
+    return status ? status : xp_set_fixed(e->experts, how, err);
+}
+
 static fm_status fill_by_router(en_engine *e, en_choice *c, fm_error *err)
 {
     en_warm *w = e->warm;
@@ -330,9 +332,7 @@ static fm_status first_warmup(en_engine *e, en_choice *c, fm_error *err)
         return FM_OK;
     case EN_WARMUP_HYBRID: w->tokens_left = WARM_TOKENS; /* fall through */
     case EN_WARMUP_ROUTER: status = fill_by_router(e, c, err); break;
-    case EN_WARMUP_NONE:
-        status = fill_by_counts(e, NULL, err); /* behind what profile or state have asked for */
-        break;
+    case EN_WARMUP_NONE: /* what profile or state have asked for */ break;
     }
     return status ? status : fix(e, err);
 }

@@ -1,0 +1,156 @@
+/* Starts, and the same short run over several models. */
+#include "cli/suite.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "experts/experts.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STARTED = 20, GENERAL = 50 };
+
+/* A prompt for any vocabulary. */
+static const int32_t prompt[16] = {1, 40, 77, 13, 60, 5, 91, 22, 8, 54, 33, 70, 19, 3, 46, 88};
+
+static json_t *one_start(const cli_args *a, en_options *o, const char *name, fm_error *err)
+{
+    cli_session session;
+    suite_answer answer = {0};
+    double begin = bs_now();
+    if (cli_open(a, o, &session, err)) return NULL;
+    double opened = bs_now();
+    json_t *row = NULL;
+    if (!suite_answer_to(session.engine, prompt, 16, STARTED, true, &answer, err)) {
+        en_stats s;
+        en_get_stats(session.engine, &s);
+        row = json_pack("{s:s, s:f, s:f, s:f, s:f, s:I}", "start", name, "open_s", opened - begin,
+                        "first_token_s", opened - begin + answer.stats.ttft_ms / 1e3, "token_20_s",
+                        opened - begin + answer.token_20_ms / 1e3, "hit_rate", s.hit_rate,
+                        "bytes_read", (json_int_t)s.bytes_read);
+    }
+    suite_answer_free(&answer);
+    cli_close(&session, NULL);
+    return row;
+}
+
+typedef struct start {
+    const char *name;
+    en_mode mode;
+    en_warmup warmup;
+    bool profile, state;
+} start;
+
+static const start starts[] = {
+    {"cold", EN_EXACT, EN_WARMUP_NONE, false, false},
+    {"profile", EN_EXACT, EN_WARMUP_NONE, true, false},
+    {"saved state, first", EN_EXACT, EN_WARMUP_NONE, false, true}, /* writes what the next reads */
+    {"saved state, again", EN_EXACT, EN_WARMUP_NONE, false, true},
+    {"predictive, router", EN_PREDICTIVE, EN_WARMUP_ROUTER, false, false},
+    {"predictive, hybrid", EN_PREDICTIVE, EN_WARMUP_HYBRID, false, false},
+    {"predictive, full", EN_PREDICTIVE, EN_WARMUP_FULL, false, false},
+};
+enum { STARTS = sizeof starts / sizeof *starts };
+
+/* The folder holds saved states and nothing else. */
+static void remove_states(const char *dir)
+{
+    DIR *d = opendir(dir);
+    for (struct dirent *entry; d && (entry = readdir(d));) unlinkat(dirfd(d), entry->d_name, 0);
+    if (d) closedir(d);
+    if (rmdir(dir)) fprintf(stderr, "note: %s is left behind\n", dir);
+}
+
+json_t *suite_warmup(const cli_args *a, cli_plot *plot, fm_error *err)
+{
+    char dir[] = "/tmp/flash-moe-suite-XXXXXX";
+    bool own_dir = !cli_has(a, "cache-dir");
+    if (own_dir && !mkdtemp(dir)) {
+        fm_fail(err, FM_E_IO, "%s: cannot make a folder", dir);
+        return NULL;
+    }
+    json_t *rows = json_array();
+    plot->title = "Starts";
+    plot->x_label = "start (in order of the table)";
+    plot->y_label = "seconds";
+    int first = cli_plot_line(plot, "first token"), twentieth = cli_plot_line(plot, "20 tokens");
+    int i = 0;
+    for (; i < STARTS; i++) {
+        const start *s = &starts[i];
+        en_options o = en_options_default();
+        cli_engine_options(a, &o);
+        if (s->profile && !o.profile) continue; /* needs --profile */
+        if (!s->profile) o.profile = NULL, o.pin_top_k = -1, o.pin_threshold = -1;
+        o.cache_dir = !s->state ? NULL : own_dir ? dir : o.cache_dir;
+        o.mode = s->mode;
+        o.warmup = s->warmup;
+        o.no_tokenizer = true;
+        json_t *row = one_start(a, &o, s->name, err);
+        if (!row) break;
+        suite_show(row);
+        cli_plot_point(plot, first, i, json_number_value(json_object_get(row, "first_token_s")));
+        cli_plot_point(plot, twentieth, i, json_number_value(json_object_get(row, "token_20_s")));
+        json_array_append_new(rows, row);
+    }
+    if (own_dir) remove_states(dir);
+    if (i == STARTS) return rows;
+    json_decref(rows);
+    return NULL;
+}
+
+/* --- models
+ * ------------------------------------------------------------------------------------------ */
+
+static json_t *one_model(const cli_args *a, const char *name, fm_error *err)
+{
+    cli_model model;
+    en_engine *e = NULL;
+    suite_answer answer = {0};
+    json_t *row = NULL;
+    if (cli_resolve_model(name, cli_has(a, "yes") ? CLI_RESOLVE_YES : 0, &model, err)) return NULL;
+    en_options o = en_options_default();
+    cli_engine_options(a, &o);
+    o.model = model.folder;
+    o.no_tokenizer = true;
+    if (!en_open(&o, &e, err) && !suite_answer_to(e, prompt, 16, GENERAL, true, &answer, err)) {
+        en_stats s;
+        en_get_stats(e, &s);
+        row = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:I, s:I, s:f}", "model", model.name,
+                        "family", en_describe(e)->family, "experts", en_describe(e)->n_experts,
+                        "top_k", en_describe(e)->top_k, "tok_s", s.decode_tok_s, "hit_rate",
+                        s.hit_rate, "floor_bytes", (json_int_t)s.floor_bytes, "peak_rss_bytes",
+                        (json_int_t)s.peak_rss_bytes, "dropped_mass", s.dropped_mass);
+    }
+    suite_answer_free(&answer);
+    en_close(e);
+    cli_model_free(&model);
+    return row;
+}
+
+json_t *suite_models(const cli_args *a, cli_plot *plot, fm_error *err)
+{
+    const char *list = cli_text(a, "models", NULL);
+    char *copy = bs_strdup(list ? list : ""), *at = copy;
+    json_t *rows = json_array();
+    fm_status status = FM_OK;
+    if (!copy || !*copy) status = fm_fail(err, FM_E_ARGUMENT, "name the models: --models A,B,...");
+    plot->title = "The same run over several models";
+    plot->x_label = "model (in order of the table)";
+    plot->y_label = "tokens/s";
+    int line = cli_plot_line(plot, "decode");
+    for (char *name; !status && (name = strsep(&at, ","));) {
+        json_t *row = *name ? one_model(a, name, err) : NULL;
+        if (*name && !row) status = err->code;
+        if (!row) continue;
+        suite_show(row);
+        cli_plot_point(plot, line, (double)json_array_size(rows),
+                       json_number_value(json_object_get(row, "tok_s")));
+        json_array_append_new(rows, row);
+    }
+    bs_free(copy);
+    if (!status) return rows;
+    json_decref(rows);
+    return NULL;
+}

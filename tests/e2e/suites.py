@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""The suites of `bench` on the bundled model: what must hold whatever the machine's speed."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+PROG = os.environ["FLASH_MOE"]
+
+
+def suite(name, *args):
+    p = subprocess.run([PROG, "bench", "--suite", name, "--json", *args], capture_output=True, timeout=500)
+    assert p.returncode == 0, (name, p.stderr.decode()[-600:])
+    return json.loads(p.stdout)["rows"]
+
+
+def check_turns():
+    """Twenty turns: the same tokens at any budget, nothing more held after turn 3."""
+    small, large = suite("multi-turn", "--memory", "80M"), suite("multi-turn", "--capacity", "64")
+    assert len(small) == len(large) == 21
+    assert small[-1]["digest"] == large[-1]["digest"]
+    for rows in (small, large):
+        assert rows[-1]["held_growth_after_turn_3"] == 0 and not rows[-1]["memory_warning"]
+        assert all(r["cached_tokens"] > 0 for r in rows[1:20]), "each turn reuses the ones before"
+        assert all(r["dropped_mass"] == 0 for r in rows[:20])
+
+
+def check_quality(tmp):
+    """Exact is flat to the last bit; a lossy mode with everything resident is exact too."""
+    texts = os.path.join(tmp, "texts")
+    os.mkdir(texts)
+    with open("bench/texts/c.txt") as f, open(os.path.join(texts, "c.txt"), "w") as out:
+        out.write(f.read())
+    plot = os.path.join(tmp, "q.svg")
+    rows = suite("quality", "--texts", texts, "-n", "30", "--svg", plot)
+    digests = {(r["arm"], r["percent"]): r["digest"] for r in rows}
+    assert len({digests[a] for a in digests if a[0] == "exact"}) == 1
+    for r in rows:
+        whole = r["arm"] == "exact" or r["percent"] == 100
+        assert (r["kl"] == 0) == whole and (r["dropped_mass"] == 0) == whole, r
+        if whole:
+            assert r["digest"] == digests["exact", 100] and r["top1"] == 1
+    with open(plot) as f:
+        assert "<svg" in f.read()
+
+
+def check_others(tmp):
+    profile = "models/flash-moe-tiny/profile.json"
+    starts = {r["start"]: r for r in suite("warmup", "--profile", profile, "--capacity", "32")}
+    assert len(starts) == 7
+    assert starts["saved state, again"]["hit_rate"] > starts["saved state, first"]["hit_rate"]
+    rows = suite("context", "-c", "300", "--capacity", "64")
+    assert [r["context"] for r in rows] == sorted(r["context"] for r in rows) and len(rows) == 8
+    rows = suite("models", "--models", "models/flash-moe-tiny,models/flash-moe-tiny/")
+    assert [r["family"] for r in rows] == ["qwen3_next"] * 2
+    p = subprocess.run([PROG, "bench", "--suite", "models"], capture_output=True, timeout=60)
+    assert p.returncode == 1 and b"--models" in p.stderr
+
+
+def main():
+    with tempfile.TemporaryDirectory() as tmp:
+        check_turns()
+        check_quality(tmp)
+        check_others(tmp)
+    print("1 passed, 0 failed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -131,3 +131,29 @@ fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, f
                    "'%s' is neither a model folder nor a hub id (org/name or org/name@revision)",
                    model);
 }
+
+/* configs/NAME.json beside the program or in the current folder; NULL: not there. */
+static char *named_config(const char *name) {
+    static const char *const beside[] = {"../configs", "../share/flash-moe/configs"};
+    char program[4096];
+    program_folder(program, sizeof program);
+    for (size_t i = 0; i <= sizeof beside / sizeof *beside; i++) {
+        bool here = i == sizeof beside / sizeof *beside;
+        char *path = here ? bs_sprintf("configs/%s.json", name)
+                          : bs_sprintf("%s/%s/%s.json", program, beside[i], name);
+        if (path && bs_is_file(path)) return path;
+        bs_free(path);
+    }
+    return NULL;
+}
+
+fm_status cli_find_config(const char *typed, char **out, fm_error *err) {
+    if (bs_is_file(typed)) *out = bs_strdup(typed);
+    else if (bs_is_dir(typed)) *out = bs_path_join(typed, "config.json");
+    else if (!strchr(typed, '/') && (*out = named_config(typed))) return FM_OK;
+    else
+        return fm_fail(err, FM_E_NOT_FOUND,
+                       "'%s' is neither a config.json nor a folder with one nor a name from configs/",
+                       typed);
+    return *out ? FM_OK : fm_fail_nomem(err, typed);
+}

@@ -15,6 +15,7 @@
 #ifndef MODEL_SCHEMA_H
 #define MODEL_SCHEMA_H
 
+#include "experts/experts.h"
 #include "model/config.h"
 
 /* Matrices. The first ones belong to no layer. */
@@ -103,6 +104,11 @@ fm_status md_check_quantisation(const json_t *config, const char *path, fm_error
  * for a spec's matrix. `quantization` with its overrides counts, as in a converted checkpoint;
  * without it torch_dtype does. */
 kn_mat md_planned_format(const json_t *config, const md_spec *spec);
+
+/* The experts of MoE layer `moe_layer` as the config plans them: shapes and sizes of all parts, in
+ * no file (-1). For a checkpoint whose experts lie in a packed store alone. */
+void md_planned_experts(const md_arch *c, const md_schema *s, const json_t *config, int moe_layer,
+                        xp_layer *out);
 
 /* Bytes of the spec's weights as stored: codes, scales, biases, bias. */
 uint64_t md_stored_bytes(const md_spec *spec, const kn_mat *format, size_t float_bytes);

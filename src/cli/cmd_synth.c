@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "experts/pack.h"
 
 #include <signal.h>
@@ -43,13 +44,14 @@ const cli_spec spec_synth = {
     .groups = {&own_group},
 };
 
-enum { PIECE = 8 << 20 };
+enum { PIECE = 8 << 20, TASK_BYTES = 256 << 10 };
 
 /* One run of the verb. */
 typedef struct job {
     sy_plan plan;
     const char *dir;
     unsigned char *buffer;
+    bs_pool *pool;
     uint64_t done, total;
     double start, shown;
     bool terminal;
@@ -60,6 +62,28 @@ static volatile sig_atomic_t interrupted;
 static void on_signal(int signal) {
     (void)signal;
     interrupted = 1;
+}
+
+/* Rows of one tensor, made by all threads. */
+typedef struct fill_job {
+    const sy_plan *plan;
+    const sy_tensor *t;
+    uint64_t row, n, piece;
+    unsigned char *dst;
+} fill_job;
+
+static void fill_task(void *arg, int index, int worker) {
+    (void)worker;
+    const fill_job *f = arg;
+    uint64_t begin = (uint64_t)index * f->piece;
+    uint64_t n = f->n - begin < f->piece ? f->n - begin : f->piece;
+    sy_fill(f->plan, f->t, f->row + begin, n, f->dst + begin * f->t->row_bytes);
+}
+
+static void fill(const job *j, const sy_tensor *t, uint64_t row, uint64_t n, unsigned char *dst) {
+    uint64_t piece = t->row_bytes < TASK_BYTES ? TASK_BYTES / t->row_bytes : 1;
+    fill_job f = {&j->plan, t, row, n, piece, dst};
+    bs_pool_run(j->pool, fill_task, &f, (int)((n + piece - 1) / piece));
 }
 
 static fm_status advance(job *j, uint64_t bytes, fm_error *err) {
@@ -101,7 +125,7 @@ static fm_status write_tensor(job *j, const sy_tensor *t, ts_writer *w, fm_error
     if (t->row_bytes > PIECE) return fm_fail(err, FM_E_LIMIT, "%s: a row is too long", t->spec->name);
     for (uint64_t row = 0; row < t->rows && !status; row += piece) {
         uint64_t n = t->rows - row < piece ? t->rows - row : piece;
-        sy_fill(&j->plan, t, row, n, j->buffer);
+        fill(j, t, row, n, j->buffer);
         status = ts_writer_write(w, j->buffer, (size_t)(n * t->row_bytes), err);
         if (!status) status = advance(j, n * t->row_bytes, err);
     }
@@ -178,7 +202,7 @@ static fm_status put_expert(job *j, xp_pack_writer *w, const expert_tensors *t, 
         for (int k = 0; k < t->n[p]; k++) {
             const sy_tensor *part = &t->part[p][k];
             uint64_t rows = (uint64_t)part->spec->rows;
-            sy_fill(&j->plan, part, (uint64_t)expert * rows, rows, at);
+            fill(j, part, (uint64_t)expert * rows, rows, at);
             parts[p][place[part->part]] = at;
             at += rows * part->row_bytes;
         }
@@ -268,8 +292,10 @@ static fm_status write_all(job *j, fm_error *err) {
     if (layers && expert_bytes(layers, n) > buffer) buffer = expert_bytes(layers, n);
     j->buffer = bs_pages_alloc(buffer);
     if (!j->buffer || (n && !layers)) status = fm_fail_nomem(err, j->dir);
+    if (!status) status = bs_pool_create(bs_default_threads(), &j->pool, err);
     j->start = bs_now();
     if (!status) status = write_parts(j, layers, n, err);
+    bs_pool_destroy(j->pool);
     bs_pages_free(j->buffer, buffer);
     bs_free(layers);
     return status;

@@ -36,7 +36,7 @@ static uint64_t row_key(uint64_t name, uint64_t row) {
 
 /* Uniform, mean 0, variance 1. */
 static float uniform(uint64_t w) {
-    return ((float)(w >> 40) * 0x1p-23f - 1) * 1.7320508f;
+    return (float)((int32_t)(w >> 32)) * (0x1p-31f * 1.7320508f);
 }
 
 float *sy_common_direction(uint64_t seed, int hidden) {
@@ -177,51 +177,76 @@ static void fill_codes(const sy_tensor *t, uint64_t key, unsigned char *dst) {
         if ((dst[k] & 0x7f) == 0x7f) dst[k] ^= 1;
 }
 
-/* What the row of an embedding, head or router would be if nothing were quantised. */
-static float value_at(const sy_plan *p, const md_spec *s, uint64_t key, float along, int i) {
-    float r = uniform(word(key, (uint64_t)i));
-    float c = p->common[i], share = (float)p->skew;
-    if (s->part[0] == MD_EMBED) return sqrtf(share) * c + sqrtf(1 - share) * r;
-    if (s->part[0] == MD_HEAD) r -= along * c;
-    return r * deviation(s);
+/* Elements [begin, begin + n) of a row of an embedding, head or router, before it is quantised:
+ * along * c + free * random. */
+static void values(const sy_plan *p, uint64_t key, float along, float free_part, int begin, int n,
+                   float *out) {
+    for (int i = 0; i < n; i++)
+        out[i] = along * p->common[begin + i] + free_part * uniform(word(key, (uint64_t)(begin + i)));
 }
 
-/* How much of c the random row holds, to be taken out of the head's rows. */
+/* How much of c the random row of a head holds, to be taken out. */
 static float along_common(const sy_plan *p, const md_spec *s, uint64_t key) {
-    double dot = 0;
-    if (s->part[0] != MD_HEAD) return 0;
-    for (int i = 0; i < s->cols; i++) dot += (double)uniform(word(key, (uint64_t)i)) * p->common[i];
-    return (float)(dot / s->cols);
+    float dot = 0;
+    for (int i = 0; i < s->cols; i++) dot += uniform(word(key, (uint64_t)i)) * p->common[i];
+    return -dot / (float)s->cols;
 }
 
-static int code_for(const kn_mat *m, float x, float scale) {
-    if (m->format == KN_MXFP8) return nearest_e4m3(x / scale);
-    if (m->format != KN_AFFINE) return nearest_e2m1(x / scale);
-    float half = 0.5f * (float)((1 << m->bits) - 1);
-    float q = rintf(x / scale + half);
-    return q < 0 ? 0 : q > 2 * half ? (1 << m->bits) - 1 : (int)q;
+static void affine_codes(const float *x, int n, float scale, int bits, unsigned char *codes) {
+    int most = (1 << bits) - 1;
+    float inverse = 1 / scale, offset = 0.5f * (float)most + 0.5f;
+    for (int i = 0; i < n; i++) {
+        int q = (int)(x[i] * inverse + offset);
+        codes[i] = (unsigned char)(q < 0 ? 0 : q > most ? most : q);
+    }
+}
+
+static void codes_of(const kn_mat *m, const float *x, int n, float scale, unsigned char *codes) {
+    if (m->format == KN_AFFINE) affine_codes(x, n, scale, m->bits, codes);
+    for (int i = 0; i < n && m->format != KN_AFFINE; i++)
+        codes[i] = (unsigned char)(m->format == KN_MXFP8 ? nearest_e4m3(x[i] / scale)
+                                                         : nearest_e2m1(x[i] / scale));
+}
+
+/* n codes, n a multiple of 8, as one little-endian bit stream; returns its end. */
+static unsigned char *pack_codes(const unsigned char *codes, int n, int bits, unsigned char *dst) {
+    for (int i = 0; i < n; i += 8) {
+        uint64_t w = 0;
+        for (int k = 7; k >= 0; k--) w = w << bits | codes[i + k];
+        memcpy(dst, &w, (size_t)bits); /* 8 codes are `bits` bytes */
+        dst += bits;
+    }
+    return dst;
+}
+
+/* The scale as it will be read back. */
+static float stored_scale(const md_spec *s, const kn_mat *m) {
+    float scale = group_scale(s, m, 0);
+    if (m->format == KN_NVFP4) return e4m3_value(e4m3_floor(scale));
+    return m->format == KN_AFFINE ? scale : ldexpf(1, e8m0_code(scale) - 127);
 }
 
 static void fill_values(const sy_plan *p, const sy_tensor *t, uint64_t key, unsigned char *dst) {
+    enum { CHUNK = 1024 };
     const kn_mat *m = &t->format;
-    float along = along_common(p, t->spec, key), scale = 1;
-    if (m->group) {
-        scale = group_scale(t->spec, m, 0);
-        if (m->format == KN_NVFP4) scale = e4m3_value(e4m3_floor(scale));
-        else if (m->format != KN_AFFINE) scale = ldexpf(1, e8m0_code(scale) - 127);
-        memset(dst, 0, (size_t)t->row_bytes);
-    }
-    size_t at = 0;
-    for (int i = 0; i < t->spec->cols; i++) {
-        float x = value_at(p, t->spec, key, along, i);
-        if (!m->group) {
-            put_float(dst, t->type, (size_t)i, x);
-            continue;
+    const md_spec *s = t->spec;
+    float d = deviation(s), share = (float)p->skew, x[CHUNK];
+    unsigned char codes[CHUNK];
+    float along = s->part[0] == MD_EMBED  ? sqrtf(share)
+                  : s->part[0] == MD_HEAD ? d * along_common(p, s, key)
+                                          : 0;
+    float free_part = s->part[0] == MD_EMBED ? sqrtf(1 - share) : d;
+    float scale = m->group ? stored_scale(s, m) : 1;
+    for (int begin = 0; begin < s->cols; begin += CHUNK) {
+        int n = s->cols - begin < CHUNK ? s->cols - begin : CHUNK;
+        values(p, key, along, free_part, begin, n, x);
+        if (m->group) {
+            codes_of(m, x, n, scale, codes);
+            dst = pack_codes(codes, n, m->bits, dst);
+        } else {
+            for (int i = 0; i < n; i++) put_float(dst, t->type, (size_t)i, x[i]);
+            dst += (size_t)n * ts_type_bytes(t->type);
         }
-        unsigned code = (unsigned)code_for(m, x, scale) << at % 8;
-        dst[at / 8] |= (unsigned char)code;
-        if (code > 255) dst[at / 8 + 1] |= (unsigned char)(code >> 8);
-        at += (size_t)m->bits;
     }
 }
 

@@ -19,6 +19,7 @@ const cli_verb cli_verbs[] = {
     {"detokenize", "token ids to text", cmd_detokenize, &spec_detokenize},
     {"bench", "measured speed against this machine's bounds", cmd_bench, &spec_bench},
     {"template", "render a chat template", cmd_template, &spec_template},
+    {"synth", "a checkpoint with random weights in the shapes of a real model", cmd_synth, &spec_synth},
     {"version", "print the version", cmd_version, &spec_version},
     {"completion", "print a completion script for bash, zsh or fish", cmd_completion,
      &spec_completion},

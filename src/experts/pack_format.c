@@ -194,7 +194,9 @@ static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part) {
         if (!parse_number(section, "bytes", 1, (json_int_t)1 << 40, &bytes)) return false;
         part[s].bytes = (size_t)bytes;
     }
-    return part[XP_CODES].bytes >= (uint64_t)rows * (uint64_t)row_bytes;
+    /* rows of another matrix may lie between these, but not behind the last */
+    return part[XP_CODES].bytes >= (uint64_t)(rows - 1) * (uint64_t)row_bytes +
+                                       kn_row_bytes(m->format, m->bits, m->cols);
 }
 
 fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out, fm_error *err) {

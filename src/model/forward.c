@@ -199,7 +199,7 @@ fm_status md_forward(md_run *r, const md_token *tokens, int n, bool prefill, flo
     if (!r->model->loaded) return fm_fail(err, FM_E_ARGUMENT, "the model's weights are not loaded");
     fm_status status = take_batch(r, tokens, n, err);
     if (status) return status;
-    if (c->n_experts) xp_begin_step(r->experts, n, prefill);
+    if (r->experts) xp_begin_step(r->experts, n, prefill); /* no cache: no layer has experts */
     embedding e = {r, tokens};
     md_for_tokens(r, embed_token, &e, n, 8 * (size_t)c->hidden);
     for (int layer = 0; layer < c->n_layers && !status; layer++) status = run_layer(r, layer, err);

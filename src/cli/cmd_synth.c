@@ -195,12 +195,13 @@ static void find_experts(const sy_plan *p, int layer, expert_tensors *out) {
 static fm_status put_expert(job *j, xp_pack_writer *w, const expert_tensors *t, int layer, int expert,
                             fm_error *err) {
     static const int place[] = {
-        [SY_CODES] = XP_CODES, [SY_SCALES] = XP_SCALES, [SY_BIASES] = XP_BIASES, [SY_BIAS] = XP_BIAS};
+        [SY_CODES] = XP_CODES, [SY_SCALES] = XP_SCALES, [SY_BIASES] = XP_BIASES};
     const void *parts[XP_PROJECTIONS][XP_PARTS] = {{NULL}};
     unsigned char *at = j->buffer;
     for (int p = 0; p < XP_PROJECTIONS; p++)
         for (int k = 0; k < t->n[p]; k++) {
             const sy_tensor *part = &t->part[p][k];
+            if (part->part == SY_BIAS) continue; /* resident, with the checkpoint */
             uint64_t rows = (uint64_t)part->spec->rows;
             fill(j, part, (uint64_t)expert * rows, rows, at);
             parts[p][place[part->part]] = at;

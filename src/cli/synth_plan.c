@@ -141,7 +141,7 @@ static fm_status list_tensors(sy_plan *p, fm_error *err) {
         sy_tensor parts[4];
         int n = sy_parts_of(p, spec, parts);
         for (int k = 0; k < n; k++) {
-            if (p->packed && spec->kind == MD_EXPERTS)
+            if (p->packed && spec->kind == MD_EXPERTS && parts[k].part != SY_BIAS)
                 p->expert_bytes += parts[k].rows * parts[k].row_bytes;
             else if (!add(p, &parts[k], &in_shard))
                 return fm_fail_nomem(err, "listing the tensors");

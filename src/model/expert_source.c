@@ -224,14 +224,17 @@ static fm_status map_each(mapper *x)
 
 /* --- choosing --------------------------------------------------------------------------------- */
 
-/* A checkpoint without a single expert is one whose experts lie in a packed store. */
+/* A checkpoint without a single expert is one whose experts lie in a packed store. Their Linear
+ * biases are resident and always with the checkpoint. */
 static bool holds_experts(const md_model *m)
 {
     static const char *const marks[] = {".switch_mlp.", ".experts.", "_moe.input_linear."};
     size_t prefix = strlen(m->layout.prefix);
     for (size_t i = 0; i < ts_count(m->store); i++) {
         const char *name = ts_at(m->store, i)->name;
-        if (strncmp(name, m->layout.prefix, prefix)) continue;
+        size_t n = strlen(name);
+        if (strncmp(name, m->layout.prefix, prefix) || (n > 4 && !strcmp(name + n - 4, "bias")))
+            continue;
         for (size_t k = 0; k < sizeof marks / sizeof *marks; k++)
             if (strstr(name + prefix, marks[k])) return true;
     }

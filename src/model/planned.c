@@ -124,15 +124,11 @@ void md_planned_experts(const md_arch *c, const md_schema *s, const json_t *conf
         if (spec->kind != MD_EXPERTS || spec->moe_layer != moe_layer) continue;
         int p = (int)(spec->part[0] - MD_EXPERT_GATE);
         kn_mat m = md_planned_format(config, spec);
-        kn_format floats = m.scale_type;
         if (m.format != KN_AFFINE) m.scale_type = KN_F32; /* says nothing; as ts_find_matrix has it */
         out->shape[p] = m;
         out->top_k = c->layer[spec->layer].top_k;
         out->part[p][XP_CODES] = nowhere((size_t)m.rows * m.row_bytes);
         out->part[p][XP_SCALES] = nowhere((size_t)m.rows * m.scale_row_bytes);
         if (m.format == KN_AFFINE) out->part[p][XP_BIASES] = out->part[p][XP_SCALES];
-        if (!spec->bias) continue;
-        out->bias_type = floats;
-        out->part[p][XP_BIAS] = nowhere((size_t)m.rows * (floats == KN_F32 ? 4 : 2));
     }
 }

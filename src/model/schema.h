@@ -106,7 +106,7 @@ fm_status md_check_quantisation(const json_t *config, const char *path, fm_error
 kn_mat md_planned_format(const json_t *config, const md_spec *spec);
 
 /* The experts of MoE layer `moe_layer` as the config plans them: shapes and sizes of all parts, in
- * no file (-1). For a checkpoint whose experts lie in a packed store alone. */
+ * no file (-1); Linear biases are resident and no part of them. For a checkpoint whose experts lie in a packed store alone. */
 void md_planned_experts(const md_arch *c, const md_schema *s, const json_t *config, int moe_layer,
                         xp_layer *out);
 

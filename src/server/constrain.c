@@ -160,6 +160,7 @@ static bool call_format(tx_tool_format format, en_call_format *out, bool *many)
                                 NULL,
                                 NULL};
         return true;
+    case TX_TOOLS_HARMONY: /* not constrained: its header names the function */
     case TX_TOOLS_NONE: break;
     }
     return false;

@@ -301,6 +301,12 @@ static const tx_template *choose(const tx_chat *c, const json_t *context)
     return c->template_;
 }
 
+const char *tx_chat_source(const tx_chat *c, const json_t *context)
+{
+    const tx_template *t = choose(c, context);
+    return t ? tx_template_source(t) : "";
+}
+
 /* Names that the context leaves out: special tokens the model has, tools and documents null. */
 static bool add_defaults(const tx_chat *c, json_t *context)
 {

@@ -61,6 +61,7 @@ typedef enum tx_tool_format {
     TX_TOOLS_HUNYUAN,  /* <tool_calls>[{..}]</tool_calls> and <tool_call>NAME ```json {..}``` */
     TX_TOOLS_KIMI,     /* <|tool_calls_section_begin|>... */
     TX_TOOLS_GRANITE,  /* <|tool_call|>[{..}] and <tool_call>[{..}] */
+    TX_TOOLS_HARMONY,  /* gpt-oss: <|channel|>commentary to=functions.NAME<|message|>{..}<|call|> */
 } tx_tool_format;
 
 /* A rendered prompt and what the reply will look like. */
@@ -83,6 +84,9 @@ void tx_prompt_free(tx_prompt *p);
 /* Render a whole context as it stands (messages, tools, add_generation_prompt...), with what the model adds:
  * special tokens, and tools: null. A request goes through this too. */
 fm_status tx_chat_render(const tx_chat *c, const json_t *context, tx_rendered *out, fm_error *err);
+
+/* The source of the template that this context is rendered with; "" for a base model. */
+const char *tx_chat_source(const tx_chat *c, const json_t *context);
 
 /* The ids of a rendered prompt: content never becomes a control token. */
 fm_status tx_chat_encode(const tx_chat *c, const tx_rendered *r, tx_ids *out, fm_error *err);

@@ -225,7 +225,7 @@ static void name_model(sv_server *s)
             name = hub + 9;
         }
     }
-    snprintf(s->model_name, sizeof s->model_name, "%s", name);
+    snprintf(s->model_name, sizeof s->model_name, "%.*s", (int)sizeof s->model_name - 1, name);
     char *dashes = s->options->alias ? NULL : strstr(s->model_name, "--");
     if (dashes) {
         *dashes = '/';

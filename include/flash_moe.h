@@ -80,6 +80,19 @@ typedef struct fm_options {
     int prefetch;          /* experts read ahead a layer; 0 off (default), -1 automatic */
     bool lock;             /* lock the memory (mlock) */
     const char *pack_dir;  /* packed store; NULL: looked for, "": none */
+    /* What is resident before it is asked for. Changes speed only. */
+    const char *profile;   /* routing profile (flash-moe profile); NULL: none */
+    int pin_top_k;         /* pin its most used experts, so many a layer; -1: unset */
+    double pin_threshold;  /* or those that this share of its prompts used; < 0: unset */
+    const char *cache_dir; /* the cache's state is read here and written on close; NULL: none */
+
+    /* The seed's LOSSY mode; flash_moe_seed.h. Default: exact. */
+    const char *mode;    /* "exact" or "predictive": only what is in memory is used */
+    const char *on_miss; /* "skip" (default) or "substitute" */
+    const char *warmup;  /* "none" (default), "router", "full", "hybrid" */
+    int refresh;         /* swap missed experts in every so many tokens; 0: never */
+    bool hold;           /* hold an answer back until the set has settled, then begin it anew */
+
     /* Progress of loading; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -202,6 +215,9 @@ typedef struct fm_statistics {
     uint64_t budget_bytes, peak_rss_bytes, slot_bytes;
     int slots; /* experts that memory has room for */
     bool direct_io;
+    const char *mode;       /* "exact" or "predictive"; a constant */
+    double dropped_mass;    /* share of router weight that the predictive mode dropped; else 0 */
+    uint64_t dropped_picks; /* the (token, expert) pairs behind it */
 } fm_statistics;
 
 /* Any thread. */

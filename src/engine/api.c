@@ -1,19 +1,11 @@
 /* The public API over the engine. Sessions hold what was fed; the engine's prefix cache holds what
  * was computed. Whoever generates takes turns stepping the engine for all. */
-#include "flash_moe.h"
-
+#include "engine/api.h"
 #include "base/mem.h"
-#include "engine/engine.h"
 #include "text/chat.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct fm_model {
-    en_engine *engine;
-    pthread_mutex_t step; /* one thread at a time steps the engine */
-};
 
 struct fm_session {
     fm_model *model;
@@ -46,7 +38,8 @@ void flash_free(void *p)
 
 fm_options fm_options_default(void)
 {
-    return (fm_options){.capacity = -1, .parallel = 1, .kv_bits = 32};
+    return (fm_options){
+        .capacity = -1, .parallel = 1, .kv_bits = 32, .pin_top_k = -1, .pin_threshold = -1};
 }
 
 /* --- options -----------------------------------------------------------------------------------
@@ -65,11 +58,21 @@ static fm_status translate(const fm_options *o, en_options *out, fm_error *err)
     static const char *const ios[] = {"auto", "uring", "pread"};
     static const char *const precisions[] = {"f32", "fast"};
     int policy = pick(o->policy, policies, 3), io = pick(o->io, ios, 3);
+    static const char *const modes[] = {"exact", "predictive"};
+    static const char *const misses[] = {"skip", "substitute"};
+    static const char *const warmups[] = {"none", "router", "full", "hybrid"};
+    int mode = pick(o->mode, modes, 2), miss = pick(o->on_miss, misses, 2);
+    int warmup = pick(o->warmup, warmups, 4);
     int precision = o->precision ? pick(o->precision, precisions, 2) : (int)out->precision;
     if (policy < 0) return fm_fail(err, FM_E_ARGUMENT, "policy '%s': lfru, lru or lcp", o->policy);
     if (io < 0) return fm_fail(err, FM_E_ARGUMENT, "io '%s': auto, uring or pread", o->io);
     if (precision < 0)
         return fm_fail(err, FM_E_ARGUMENT, "precision '%s': f32 or fast", o->precision);
+    if (mode < 0) return fm_fail(err, FM_E_ARGUMENT, "mode '%s': exact or predictive", o->mode);
+    if (miss < 0)
+        return fm_fail(err, FM_E_ARGUMENT, "on_miss '%s': skip or substitute", o->on_miss);
+    if (warmup < 0)
+        return fm_fail(err, FM_E_ARGUMENT, "warmup '%s': none, router, full or hybrid", o->warmup);
     if (!kn_isa_parse(o->isa ? o->isa : "auto", &out->isa))
         return fm_fail(err, FM_E_ARGUMENT, "isa '%s': auto, portable, avx2, avx512 or neon",
                        o->isa);
@@ -79,7 +82,16 @@ static fm_status translate(const fm_options *o, en_options *out, fm_error *err)
     out->parallel = o->parallel;
     out->queue = 1 << 20; /* every waiting one is a thread of the caller's */
     out->prefix_memory = o->prefix_bytes;
-    out->keep_prefixes = true;
+    out->keep_prefixes = mode == EN_EXACT;
+    out->mode = (en_mode)mode;
+    out->on_miss = (en_on_miss)miss;
+    out->warmup = (en_warmup)warmup;
+    out->refresh = o->refresh;
+    out->hold = o->hold;
+    out->profile = o->profile;
+    out->pin_top_k = o->pin_top_k;
+    out->pin_threshold = o->pin_threshold;
+    out->cache_dir = o->cache_dir;
     out->threads = o->threads;
     out->policy = (xp_policy)policy;
     out->io = (xp_io)io;
@@ -468,7 +480,10 @@ void fm_model_statistics(fm_model *m, fm_statistics *out)
                            .peak_rss_bytes = s.peak_rss_bytes,
                            .slot_bytes = s.slot_bytes,
                            .slots = s.slots,
-                           .direct_io = s.direct_io};
+                           .direct_io = s.direct_io,
+                           .mode = s.mode,
+                           .dropped_mass = s.dropped_mass,
+                           .dropped_picks = s.dropped_picks};
 }
 
 char *fm_model_statistics_json(fm_model *m)

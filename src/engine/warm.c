@@ -356,7 +356,7 @@ static fm_status delta_warmup(en_engine *e, en_choice *c, fm_error *err)
 fm_status en_warm_admit(en_engine *e, en_choice *c, fm_error *err)
 {
     en_warm *w = e->warm;
-    if (!w || e->options.mode == EN_EXACT) return FM_OK;
+    if (!w || e->options.mode == EN_EXACT || c->slot->history.n) return FM_OK;
     fm_status status = w->warmed ? delta_warmup(e, c, err) : first_warmup(e, c, err);
     bool fixed = e->options.warmup != EN_WARMUP_FULL || w->tokens_left == 0;
     if (!status && e->options.hold && fixed) {
@@ -445,6 +445,7 @@ fm_status en_fix_experts(en_engine *e, bool fixed, fm_error *err)
     if (status) return status;
     e->warm->warmed = true;
     e->warm->tokens_left = 0;
+    en_forget_prefixes(e, 0, true); /* they were computed with another set */
     e->options.mode = fixed ? EN_PREDICTIVE : EN_EXACT;
     return fixed ? fix(e, err) : xp_set_fixed(e->experts, XP_FIXED_OFF, err);
 }

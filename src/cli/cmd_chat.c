@@ -6,7 +6,7 @@
 #include "text/chat.h"
 
 #include <editline/readline.h>
-#include <errno.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -364,6 +364,7 @@ static void start_terminal(chat *c) {
     c->terminal = isatty(0) && isatty(1);
     c->color = c->terminal && !getenv("NO_COLOR");
     if (!c->terminal) return;
+    setlocale(LC_CTYPE, ""); /* the line editor asks it how characters are written */
     rl_initialize();
     using_history();
     stifle_history(1000);

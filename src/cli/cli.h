@@ -41,8 +41,8 @@ cli_verb_fn cmd_pack, cmd_simulate;
 
 extern const struct cli_spec spec_profile;
 cli_verb_fn cmd_profile;
-extern const struct cli_spec spec_synth;
+extern const struct cli_spec spec_inspect, spec_synth;
 
-cli_verb_fn cmd_synth;
+cli_verb_fn cmd_inspect, cmd_synth;
 
 #endif

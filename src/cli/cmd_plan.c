@@ -32,25 +32,6 @@ const cli_spec spec_plan = {
     .groups = {&own_group, &cli_group_model, &cli_group_engine},
 };
 
-static bool has_checkpoint(const char *path)
-{
-    ts_store *store;
-    if (!bs_is_dir(path) || ts_open(path, &store, NULL)) return false;
-    ts_close(store);
-    return true;
-}
-
-static fm_status open_model(const char *path, const md_options *o, md_model **out, fm_error *err)
-{
-    if (has_checkpoint(path)) return md_open(path, o, out, err);
-    if (!bs_is_dir(path)) return md_open_config(path, o, out, err);
-    char *config = bs_path_join(path, "config.json");
-    if (!config) return fm_fail_nomem(err, "opening a model");
-    fm_status status = md_open_config(config, o, out, err);
-    bs_free(config);
-    return status;
-}
-
 static json_t *plan_json(const en_plan *p, const md_info *info, const en_plan_request *r)
 {
     json_t *forecast = json_array();
@@ -147,7 +128,7 @@ static fm_status plan(const cli_args *a, const char *path, fm_error *err)
                                                        : KN_KV_F32,
                           .mlx_router = o.mlx_router};
     md_model *model;
-    fm_status status = open_model(path, &options, &model, err);
+    fm_status status = cli_describe(path, &options, &model, err);
     if (status) return status;
     en_plan_request r = {.budget_bytes = o.memory,
                          .capacity = o.capacity,
@@ -174,18 +155,12 @@ int cmd_plan(int argc, char **argv)
     int status = cli_parse(&spec_plan, argc, argv, &args);
     if (status >= 0) return status;
     cli_catch_signals();
-    const char *name = cli_model_name(&args);
+    char *path;
     fm_error err;
-    fm_status failed;
-    if (name && bs_is_file(name)) {
-        failed = plan(&args, name, &err);
-    } else {
-        cli_model model;
-        failed = cli_resolve_model(name, CLI_RESOLVE_CONFIG, &model, &err);
-        if (!failed) {
-            failed = plan(&args, model.folder, &err);
-            cli_model_free(&model);
-        }
+    fm_status failed = cli_resolve_described(cli_model_name(&args), &path, &err);
+    if (!failed) {
+        failed = plan(&args, path, &err);
+        bs_free(path);
     }
     if (failed) return cli_fail(&err);
     return cli_output_status();

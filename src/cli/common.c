@@ -1,5 +1,6 @@
 #include "cli/common.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -200,5 +201,26 @@ fm_status cli_read_input(const char *path, bs_buf *out, fm_error *err) {
             status = fm_fail(err, FM_E_LIMIT, "%s: is larger than %d MB", path, MOST >> 20);
     }
     if (!standard) close(fd);
+    return status;
+}
+
+/* --- models that are only looked at ----------------------------------------------------------- */
+
+static bool has_checkpoint(const char *path)
+{
+    ts_store *store;
+    if (!bs_is_dir(path) || ts_open(path, &store, NULL)) return false;
+    ts_close(store);
+    return true;
+}
+
+fm_status cli_describe(const char *path, const md_options *o, md_model **out, fm_error *err)
+{
+    if (has_checkpoint(path)) return md_open(path, o, out, err);
+    if (!bs_is_dir(path)) return md_open_config(path, o, out, err);
+    char *config = bs_path_join(path, "config.json");
+    if (!config) return fm_fail_nomem(err, "opening a model");
+    fm_status status = md_open_config(config, o, out, err);
+    bs_free(config);
     return status;
 }

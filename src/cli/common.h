@@ -27,6 +27,9 @@ fm_status cli_open(const cli_args *a, en_options *o, cli_session *out, fm_error 
 /* Also finishes the trace: a write error there is an error of the run. */
 fm_status cli_close(cli_session *s, fm_error *err);
 
+/* A model that is only looked at: path is a folder (with or without weights) or a config.json. */
+fm_status cli_describe(const char *path, const md_options *o, md_model **out, fm_error *err);
+
 /* From now on Ctrl-C only raises a flag (a second one within the same answer ends the program) and
  * a closed pipe is a write error. */
 void cli_catch_signals(void);

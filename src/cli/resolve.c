@@ -5,9 +5,11 @@
 #include "cli/download.h"
 #include "hub/hub.h"
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #define BUNDLED "flash-moe-tiny"
@@ -132,19 +134,33 @@ fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, f
                    model);
 }
 
+/* "qwen3-coder-next-4bit" is Qwen3-Coder-Next.json: case does not count, nor does the usual suffix. */
+static bool names_config(const char *file, const char *name) {
+    size_t n = strlen(name), suffix = sizeof "-4bit" - 1;
+    if (n > suffix && !strcasecmp(name + n - suffix, "-4bit")) n -= suffix;
+    return !strncasecmp(file, name, n) && !strcmp(file + n, ".json");
+}
+
+static char *config_in(const char *folder, const char *name) {
+    char *path = NULL;
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && !path && (e = readdir(d));)
+        if (names_config(e->d_name, name)) path = bs_path_join(folder, e->d_name);
+    if (d) closedir(d);
+    return path;
+}
+
 /* configs/NAME.json beside the program or in the current folder; NULL: not there. */
 static char *named_config(const char *name) {
     static const char *const beside[] = {"../configs", "../share/flash-moe/configs"};
-    char program[4096];
+    char program[4096], *found = NULL;
     program_folder(program, sizeof program);
-    for (size_t i = 0; i <= sizeof beside / sizeof *beside; i++) {
-        bool here = i == sizeof beside / sizeof *beside;
-        char *path = here ? bs_sprintf("configs/%s.json", name)
-                          : bs_sprintf("%s/%s/%s.json", program, beside[i], name);
-        if (path && bs_is_file(path)) return path;
-        bs_free(path);
+    for (size_t i = 0; i < sizeof beside / sizeof *beside && !found; i++) {
+        char *folder = bs_sprintf("%s/%s", program, beside[i]);
+        if (folder) found = config_in(folder, name);
+        bs_free(folder);
     }
-    return NULL;
+    return found ? found : config_in("configs", name);
 }
 
 fm_status cli_find_config(const char *typed, char **out, fm_error *err) {
@@ -156,4 +172,16 @@ fm_status cli_find_config(const char *typed, char **out, fm_error *err) {
                        "'%s' is neither a config.json nor a folder with one nor a name from configs/",
                        typed);
     return *out ? FM_OK : fm_fail_nomem(err, typed);
+}
+
+fm_status cli_resolve_described(const char *typed, char **out, fm_error *err) {
+    cli_model model;
+    if (typed && *typed && !bs_is_dir(typed) && (bs_is_file(typed) || !strchr(typed, '/')))
+        return cli_find_config(typed, out, err);
+    fm_status status = cli_resolve_model(typed, CLI_RESOLVE_CONFIG, &model, err);
+    if (status) return status;
+    *out = model.folder;
+    model.folder = NULL;
+    cli_model_free(&model);
+    return FM_OK;
 }

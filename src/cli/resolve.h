@@ -27,6 +27,10 @@ fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, f
 /* The config.json that a name stands for: a .json file itself, a folder's config.json, or one of the
  * named models of configs/ (searched like the bundled model). *out is freed with bs_free. */
 fm_status cli_find_config(const char *typed, char **out, fm_error *err);
+
+/* For verbs that only look at a model: what cli_resolve_model takes, of which a config.json is
+ * enough, or what cli_find_config takes. *out: a folder or a file, freed with bs_free. */
+fm_status cli_resolve_described(const char *typed, char **out, fm_error *err);
 void cli_model_free(cli_model *m);
 
 #endif

@@ -8,6 +8,7 @@ const cli_verb cli_verbs[] = {
     {"serve", "serve the model over HTTP: OpenAI, Anthropic, metrics, a page", cmd_serve,
      &spec_serve},
     {"plan", "what fits and how fast, before any weight is read", cmd_plan, &spec_plan},
+    {"inspect", "what a model is made of, and in how many bytes", cmd_inspect, &spec_inspect},
     {"score", "logits and log-probabilities of given tokens", cmd_score, &spec_score},
     {"pull", "download a model from the hub: resumable, verified", cmd_pull, &spec_pull},
     {"list", "list the models in the hub cache", cmd_list, &spec_list},

@@ -260,3 +260,23 @@ const json_t *md_config(const md_model *model)
 {
     return model->json;
 }
+
+const md_arch *md_arch_of(const md_model *model)
+{
+    return &model->config;
+}
+
+const md_schema *md_schema_of(const md_model *model)
+{
+    return &model->schema;
+}
+
+kn_mat md_stored_format(const md_model *model, const md_spec *spec)
+{
+    if (!model->store) return md_planned_format(model->json, spec);
+    if (spec->kind == MD_EXPERTS)
+        return model->source.layers[spec->moe_layer].shape[spec->part[0] - MD_EXPERT_GATE];
+    for (size_t i = 0; i < model->n_bindings; i++)
+        if (model->bindings[i].spec == spec) return model->bindings[i].m.shape;
+    return (kn_mat){0};
+}

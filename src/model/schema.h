@@ -17,6 +17,7 @@
 
 #include "experts/experts.h"
 #include "model/config.h"
+#include "model/model.h"
 
 /* Matrices. The first ones belong to no layer. */
 typedef enum md_mat {
@@ -104,6 +105,12 @@ fm_status md_check_quantisation(const json_t *config, const char *path, fm_error
  * for a spec's matrix. `quantization` with its overrides counts, as in a converted checkpoint;
  * without it torch_dtype does. */
 kn_mat md_planned_format(const json_t *config, const md_spec *spec);
+
+/* Of an opened model: what it is made of, and how an entry of its schema is stored (as found in the
+ * files; without a checkpoint as planned). */
+const md_arch *md_arch_of(const md_model *model);
+const md_schema *md_schema_of(const md_model *model);
+kn_mat md_stored_format(const md_model *model, const md_spec *spec);
 
 /* The experts of MoE layer `moe_layer` as the config plans them: shapes and sizes of all parts, in
  * no file (-1); Linear biases are resident and no part of them. For a checkpoint whose experts lie in a packed store alone. */

@@ -151,7 +151,9 @@ static fm_status check_overlaps(ts_store *store, fm_error *err) {
     qsort(store->tensors, store->n_tensors, sizeof *t, by_place);
     for (size_t i = 0; i < store->n_tensors; i++) {
         if (!t[i].bytes) continue;
-        if (last && last->file == t[i].file && last->offset + last->bytes > t[i].offset)
+        bool overlap =
+            last && last->file == t[i].file && last->offset + last->bytes > t[i].offset;
+        if (overlap && strcmp(last->name, t[i].name)) /* the same name: told by check_names */
             return fm_fail(err, FM_E_FORMAT, "%s: header: tensors %.150s and %.150s overlap",
                            store->files[t[i].file].path, last->name, t[i].name);
         last = &t[i];

@@ -14,7 +14,8 @@ static const cli_group list_group = {"List", list_options, false};
 
 const cli_spec spec_list = {
     .arguments = "",
-    .about = "The models in the hub cache: size on disk, complete or not, day of the last use.",
+    .about =
+        "The models in the hub cache: size on disk, whole, packed or partial, day of the last use.",
     .examples = "flash-moe list\n",
     .groups = {&list_group},
 };
@@ -23,9 +24,9 @@ static void print_json(const hb_model *m)
 {
     /* names are of the hub's alphabet and the folder is made of them and of the cache's path */
     printf("{\"model\":\"%s\",\"bytes\":%llu,\"partial_bytes\":%llu,\"complete\":%s,"
-           "\"last_used\":%lld}\n",
+           "\"packed\":%s,\"last_used\":%lld}\n",
            m->repo, (unsigned long long)m->bytes, (unsigned long long)m->partial,
-           m->complete ? "true" : "false", (long long)m->last_used);
+           m->complete ? "true" : "false", m->packed ? "true" : "false", (long long)m->last_used);
 }
 
 static void print_line(const hb_model *m, int width)
@@ -35,7 +36,10 @@ static void print_line(const hb_model *m, int width)
     time_t used = (time_t)m->last_used;
     if (m->last_used && localtime_r(&used, &day)) strftime(when, sizeof when, "%Y-%m-%d", &day);
     printf("%-*s  %9s  %-10s  %s\n", width, m->repo, cli_format_size(m->bytes).text,
-           m->complete ? "complete" : "partial", when);
+           !m->complete ? "partial"
+           : m->packed  ? "packed"
+                        : "complete",
+           when);
 }
 
 static void print_all(const hb_model *models, size_t n, bool json)

@@ -144,14 +144,15 @@ fm_status cli_download_texts(const hb_config *c, hb_survey *s, fm_error *err)
     struct sigaction before;
     hb_hooks hooks = {.cancelled = was_interrupted};
     catch_interrupts(&before);
-    fm_status status = hb_pull(c, s, false, &hooks, err);
+    fm_status status = hb_pull(c, s, HB_WANT_TEXTS, NULL, &hooks, err);
     sigaction(SIGINT, &before, NULL);
     return status;
 }
 
-static fm_status ask_first(const hb_survey *s, const char *command, fm_error *err)
+fm_status cli_confirm_download(const hb_survey *s, bool yes, const char *command, fm_error *err)
 {
     char question[1024];
+    if (yes || !s->missing_bytes) return FM_OK;
     cli_size_text size = cli_format_size(s->missing_bytes);
     cli_forecast forecast = cli_forecast_model(s->folder);
     if (!cli_can_ask()) {
@@ -165,17 +166,15 @@ static fm_status ask_first(const hb_survey *s, const char *command, fm_error *er
 }
 
 fm_status cli_download(const hb_config *c, hb_survey *s, bool yes, const char *command,
-                       fm_error *err)
+                       const hb_sink *sink, fm_error *err)
 {
     struct sigaction before;
     display d = {.terminal = isatty(STDERR_FILENO)};
     hb_hooks hooks = {.arg = &d, .cancelled = was_interrupted, .progress = show};
-    if (s->missing_bytes && !yes) {
-        fm_status status = ask_first(s, command, err);
-        if (status) return status;
-    }
+    fm_status status = cli_confirm_download(s, yes, command, err);
+    if (status) return status;
     catch_interrupts(&before);
-    fm_status status = hb_pull(c, s, true, &hooks, err);
+    status = hb_pull(c, s, HB_WANT_ALL, sink, &hooks, err);
     sigaction(SIGINT, &before, NULL);
     if (d.drawn || d.last_time > 0) fputc('\n', stderr);
     return status;

@@ -22,10 +22,14 @@ fm_status cli_survey(const hb_config *c, const hb_id *id, hb_survey *out, fm_err
 /* The small files that a survey names beside config.json: some megabytes, without a question. */
 fm_status cli_download_texts(const hb_config *c, hb_survey *s, fm_error *err);
 
-/* Print what the survey found, ask unless yes, then download with progress. FM_E_CANCELLED when
- * the answer is no or Ctrl-C comes; without yes and without a terminal an error that names
- * `command`, the whole command line that would do it. */
+/* Print the forecast and ask, unless yes is given or nothing is missing. FM_E_CANCELLED when the
+ * answer is no; without a terminal an error that names `command`, the whole command line that would
+ * do it. */
+fm_status cli_confirm_download(const hb_survey *s, bool yes, const char *command, fm_error *err);
+
+/* Confirm, then download with progress. FM_E_CANCELLED also when Ctrl-C comes. sink: where weights
+ * go instead of the cache, or NULL. */
 fm_status cli_download(const hb_config *c, hb_survey *s, bool yes, const char *command,
-                       fm_error *err);
+                       const hb_sink *sink, fm_error *err);
 
 #endif

@@ -91,7 +91,7 @@ static fm_status fetch_model(const hb_config *c, const hb_id *id, const char *ty
     if (!status) {
         if (flags & CLI_RESOLVE_TEXTS) status = cli_download_texts(c, &survey, err);
         else if (!(flags & CLI_RESOLVE_CONFIG))
-            status = cli_download(c, &survey, flags & CLI_RESOLVE_YES, command, err);
+            status = cli_download(c, &survey, flags & CLI_RESOLVE_YES, command, NULL, err);
         if (!status) {
             *folder = survey.folder;
             survey.folder = NULL;

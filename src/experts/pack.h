@@ -74,6 +74,11 @@ fm_status xp_pack_put_piece(xp_pack_writer *w, int layer, int expert, int projec
 /* All experts of the layer were put: check sums, sync, rename. */
 fm_status xp_pack_finish_layer(xp_pack_writer *w, int layer, fm_error *err);
 
+/* Read all experts of one layer from the source's files, put them and finish the layer; nothing is
+ * done when it is finished already. All files must exist in their sizes, but only those that hold
+ * this layer need their contents. */
+fm_status xp_pack_layer(xp_pack_writer *w, const xp_source *source, int layer, fm_error *err);
+
 /* Write the manifest: the store exists. Frees w, also on error. */
 fm_status xp_pack_finish(xp_pack_writer *w, fm_error *err);
 

@@ -70,6 +70,12 @@ static fm_status put_layer(pack_job *j, int l, fm_error *err) {
     return status ? status : xp_pack_finish_layer(j->writer, l, err);
 }
 
+fm_status xp_pack_layer(xp_pack_writer *w, const xp_source *source, int layer, fm_error *err)
+{
+    pack_job j = {.source = source, .writer = w};
+    return xp_pack_has_layer(w, layer) ? FM_OK : put_layer(&j, layer, err);
+}
+
 static fm_status put_all(pack_job *j, fm_error *err) {
     fm_status status = FM_OK;
     for (int l = 0; l < j->source->n_layers; l++) j->total += layer_bytes(&j->source->layers[l]);

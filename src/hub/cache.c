@@ -74,6 +74,11 @@ char *hb_repo_snapshot(const hb_repo *r, const char *commit)
     return bs_sprintf("%s/snapshots/%s", r->root, commit);
 }
 
+char *hb_repo_packed(const hb_repo *r, const char *commit)
+{
+    return bs_sprintf("%s/flash-moe/%s", r->root, commit);
+}
+
 fm_status hb_repo_read_ref(const hb_repo *r, const char *revision, char commit[HB_HASH_MAX],
                            fm_error *err)
 {
@@ -210,20 +215,39 @@ static bool ends_with(const char *text, const char *suffix)
     return n >= m && !strcmp(text + n - m, suffix);
 }
 
+/* Regular files below an open folder; links are not followed, so nothing counts twice. */
+static void add_usage(int fd, int depth, hb_usage *u)
+{
+    DIR *dir = fdopendir(fd);
+    if (!dir) {
+        close(fd);
+        return;
+    }
+    for (struct dirent *e; (e = readdir(dir));) {
+        struct stat st;
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+        if (S_ISDIR(st.st_mode) && depth) {
+            int inner =
+                openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (inner >= 0) add_usage(inner, depth - 1, u);
+        } else if (S_ISREG(st.st_mode)) {
+            uint64_t bytes = (uint64_t)st.st_blocks * 512; /* sparse stubs take next to nothing */
+            if (bytes > (uint64_t)st.st_size) bytes = (uint64_t)st.st_size;
+            u->bytes += bytes;
+            if (ends_with(e->d_name, ".incomplete")) u->partial += bytes;
+            if (st.st_atime > u->last_used) u->last_used = st.st_atime;
+        }
+    }
+    closedir(dir);
+}
+
 hb_usage hb_repo_usage(const hb_repo *r)
 {
+    enum { DEEPEST = 8 };
     hb_usage u = {0};
-    char *path = bs_path_join(r->root, "blobs");
-    DIR *dir = path ? opendir(path) : NULL;
-    bs_free(path);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        struct stat st;
-        if (fstatat(dirfd(dir), e->d_name, &st, 0) || !S_ISREG(st.st_mode)) continue;
-        u.bytes += (uint64_t)st.st_size;
-        if (ends_with(e->d_name, ".incomplete")) u.partial += (uint64_t)st.st_size;
-        if (st.st_atime > u.last_used) u.last_used = st.st_atime;
-    }
-    if (dir) closedir(dir);
+    int fd = open(r->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) add_usage(fd, DEEPEST, &u);
     return u;
 }
 
@@ -260,31 +284,40 @@ static bool has_any_weights(const char *folder)
     return found;
 }
 
+static bool has_file(const char *folder, const char *name)
+{
+    char *path = bs_path_join(folder, name);
+    bool found = path && bs_is_file(path);
+    bs_free(path);
+    return found;
+}
+
+bool hb_has_pack(const char *folder)
+{
+    return has_file(folder, HB_PACK_NAME "/manifest.json");
+}
+
+bool hb_is_packed(const char *folder)
+{
+    return hb_has_pack(folder) && has_file(folder, "config.json"); /* which comes last */
+}
+
 /* tokenizer.json, tokenizer.model, or the older pair of vocabulary and merges. */
 static bool has_tokenizer(const char *folder)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
-    bool found = false;
-    for (size_t i = 0; i < sizeof names / sizeof *names && !found; i++) {
-        char *path = bs_path_join(folder, names[i]);
-        found = path && bs_is_file(path);
-        bs_free(path);
-    }
-    return found;
+    return has_file(folder, "tokenizer.json") || has_file(folder, "tokenizer.model") ||
+           has_file(folder, "vocab.json");
 }
 
 bool hb_snapshot_complete(const char *folder, hb_need need)
 {
-    char *config = bs_path_join(folder, "config.json"),
-         *index = bs_path_join(folder, HB_INDEX_FILE);
-    bool complete = config && index && bs_is_file(config);
-    if (need == HB_NEED_TEXTS) complete = complete && has_tokenizer(folder);
-    if (complete && need == HB_NEED_WEIGHTS) {
-        if (bs_is_file(index))
-            complete = !hb_index_each_shard(index, shard_is_there, (void *)(uintptr_t)folder, NULL);
-        else complete = has_any_weights(folder);
-    }
-    bs_free(config);
+    if (!has_file(folder, "config.json")) return false;
+    if (need == HB_NEED_CONFIG) return true;
+    if (need == HB_NEED_TEXTS) return has_tokenizer(folder);
+    if (!has_file(folder, HB_INDEX_FILE)) return has_any_weights(folder);
+    char *index = bs_path_join(folder, HB_INDEX_FILE);
+    bool complete =
+        index && !hb_index_each_shard(index, shard_is_there, (void *)(uintptr_t)folder, NULL);
     bs_free(index);
     return complete;
 }

@@ -20,6 +20,7 @@ fm_status hb_repo_make(const hb_repo *r, fm_error *err);
 /* Allocated; NULL when out of memory. */
 char *hb_repo_blob(const hb_repo *r, const char *etag);
 char *hb_repo_snapshot(const hb_repo *r, const char *commit);
+char *hb_repo_packed(const hb_repo *r, const char *commit); /* what `pull --pack` makes */
 
 /* The commit that a revision names in this cache; a commit names itself. */
 fm_status hb_repo_read_ref(const hb_repo *r, const char *revision, char commit[HB_HASH_MAX],
@@ -36,7 +37,7 @@ fm_status hb_repo_link(const hb_repo *r, const char *commit, const char *file, c
 fm_status hb_repo_try_lock(const hb_repo *r, const char *etag, int *fd, fm_error *err);
 void hb_repo_unlock(int fd);
 
-/* What the blobs folder holds: all bytes, those of unfinished blobs, the newest access. */
+/* All bytes of the repository's files, those of unfinished blobs, the newest access. */
 typedef struct hb_usage {
     uint64_t bytes, partial;
     int64_t last_used;
@@ -48,6 +49,9 @@ fm_status hb_repo_need_space(const hb_repo *r, uint64_t bytes, fm_error *err);
 
 /* A failed write, with what to do about a full disk or a cache that cannot be written. */
 fm_status hb_fail_write(fm_error *err, int saved_errno, const char *path);
+
+/* Does a folder have a finished packed store? */
+bool hb_has_pack(const char *folder);
 
 /* Does the snapshot folder hold what is needed? */
 bool hb_snapshot_complete(const char *folder, hb_need need);

@@ -208,14 +208,14 @@ fm_status hb_sleep(const hb_client *client, unsigned ms, fm_error *err)
     }
 }
 
-typedef struct hb_sink {
+typedef struct hb_body {
     bs_buf *body;
     size_t max;
-} hb_sink;
+} hb_body;
 
 static size_t take_body(char *data, size_t size, size_t n, void *arg)
 {
-    hb_sink *sink = arg;
+    hb_body *sink = arg;
     size_t length = size * n;
     if (length > sink->max - sink->body->length) return 0;
     return bs_buf_append(sink->body, data, length) ? length : 0;
@@ -228,15 +228,16 @@ static int poll_cancel(void *client, curl_off_t a, curl_off_t b, curl_off_t c, c
 }
 
 /* One try. *code says how it went; a status other than FM_OK is final. */
-static fm_status try_once(hb_client *client, bool head, const char *url, size_t max_body,
-                          hb_reply *out, CURLcode *code, char *message, fm_error *err)
+static fm_status try_once(hb_client *client, const hb_query *q, hb_reply *out, CURLcode *code,
+                          char *message, fm_error *err)
 {
     hb_reply_free(out);
     CURL *easy = client->easy;
-    hb_sink sink = {&out->body, max_body};
-    fm_status status = hb_prepare(client, easy, url, err);
+    hb_body sink = {&out->body, q->max_body};
+    fm_status status = hb_prepare(client, easy, q->url, err);
     if (status) return status;
-    curl_easy_setopt(easy, CURLOPT_NOBODY, head ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_NOBODY, q->head ? 1L : 0L);
+    if (q->range) curl_easy_setopt(easy, CURLOPT_RANGE, q->range);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, hb_header_line);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, &out->headers);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
@@ -251,7 +252,7 @@ static fm_status try_once(hb_client *client, bool head, const char *url, size_t 
     if (*code == CURLE_WRITE_ERROR && out->status < 300)
         return out->body.failed ? fm_fail_nomem(err, "reading the hub's answer")
                                 : fm_fail(err, FM_E_LIMIT, "%.300s: answered more than %zu bytes",
-                                          url, max_body);
+                                          q->url, q->max_body);
     char *redirect = NULL;
     curl_easy_getinfo(easy, CURLINFO_REDIRECT_URL, &redirect);
     if (redirect && !(out->redirect = bs_strdup(redirect)))
@@ -259,14 +260,13 @@ static fm_status try_once(hb_client *client, bool head, const char *url, size_t 
     return FM_OK;
 }
 
-fm_status hb_request(hb_client *client, bool head, const char *url, size_t max_body, hb_reply *out,
-                     fm_error *err)
+fm_status hb_request(hb_client *client, const hb_query *q, hb_reply *out, fm_error *err)
 {
     *out = (hb_reply){0};
     for (unsigned failures = 0;;) {
         char message[CURL_ERROR_SIZE] = "";
         CURLcode code = CURLE_OK;
-        fm_status status = try_once(client, head, url, max_body, out, &code, message, err);
+        fm_status status = try_once(client, q, out, &code, message, err);
         if (status) return hb_reply_free(out), status;
         bool answered = code == CURLE_OK || (code == CURLE_WRITE_ERROR && out->status >= 300);
         bool again = hb_is_transient(answered ? CURLE_OK : code, out->status);
@@ -279,7 +279,7 @@ fm_status hb_request(hb_client *client, bool head, const char *url, size_t max_b
             hb_reply_free(out);
             if (hb_cancelled(client))
                 return fm_fail(err, FM_E_CANCELLED, "the download was stopped");
-            return fm_fail(err, FM_E_NETWORK, "%.200s: %s", url,
+            return fm_fail(err, FM_E_NETWORK, "%.200s: %s", q->url,
                            *message ? message : curl_easy_strerror(code));
         }
         curl_off_t retry_after = 0;

@@ -45,10 +45,14 @@ typedef struct hb_reply {
     char *redirect; /* absolute URL of a 3xx, or NULL */
 } hb_reply;
 
-/* HEAD, or GET of at most max_body bytes, tried again after transient failures. Any answer with a
- * status is FM_OK: the caller judges it. */
-fm_status hb_request(hb_client *client, bool head, const char *url, size_t max_body, hb_reply *out,
-                     fm_error *err);
+/* HEAD, or GET of at most max_body bytes, of all or of a range ("0-99", NULL: all), tried again
+ * after transient failures. Any answer with a status is FM_OK: the caller judges it. */
+typedef struct hb_query {
+    bool head;
+    const char *url, *range;
+    size_t max_body;
+} hb_query;
+fm_status hb_request(hb_client *client, const hb_query *q, hb_reply *out, fm_error *err);
 void hb_reply_free(hb_reply *r);
 
 /* May another try succeed? */

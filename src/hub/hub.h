@@ -78,8 +78,8 @@ typedef struct hb_hooks {
  * index names. */
 typedef enum hb_need { HB_NEED_CONFIG, HB_NEED_TEXTS, HB_NEED_WEIGHTS } hb_need;
 
-/* Look in the cache alone. Gives the snapshot folder (allocated), else FM_E_NOT_FOUND. Writes
- * nothing. */
+/* Look in the cache alone. Gives the snapshot folder, or the folder that `pull --pack` made when
+ * the snapshot lacks weights (allocated), else FM_E_NOT_FOUND. Writes nothing. */
 fm_status hb_find(const hb_config *c, const hb_id *id, hb_need need, char **folder, fm_error *err);
 
 typedef struct hb_file {
@@ -107,18 +107,48 @@ fm_status hb_survey_model(const hb_config *c, const hb_id *id, const hb_hooks *h
                           hb_survey *out, fm_error *err);
 void hb_survey_free(hb_survey *s);
 
-/* Fetch what the survey misses, small files first; then point the ref at the commit. Without
- * with_weights only the small files come (tokenizer, template) and the ref stays. */
-fm_status hb_pull(const hb_config *c, hb_survey *s, bool with_weights, const hb_hooks *hooks,
-                  fm_error *err);
+/* Something that takes weight files one by one instead of keeping them in the cache. */
+typedef struct hb_sink {
+    void *arg;
+    bool (*has)(void *arg, size_t file); /* files[file] was taken by an earlier pull */
+    fm_status (*take)(void *arg, size_t file, const char *path, fm_error *err);
+} hb_sink;
+
+typedef enum hb_want {
+    HB_WANT_TEXTS, /* the small files alone (tokenizer, template); the ref stays */
+    HB_WANT_ALL,
+} hb_want;
+
+/* Fetch what the survey misses, small files first; then point the ref at the commit. With a sink
+ * (or NULL) the weights are verified as always but not linked: the sink gets their path and calls
+ * hb_release when it has what it needs of them. */
+fm_status hb_pull(const hb_config *c, hb_survey *s, hb_want want, const hb_sink *sink,
+                  const hb_hooks *hooks, fm_error *err);
+
+/* Delete a weight file that a sink was given, unless some snapshot links to it: then somebody else
+ * keeps it. */
+fm_status hb_release(const hb_config *c, const hb_survey *s, const char *path, fm_error *err);
+
+/* Read n bytes of a file on the hub from offset on. */
+fm_status hb_read_at(const hb_config *c, const hb_survey *s, size_t file, uint64_t offset,
+                     void *dst, size_t n, const hb_hooks *hooks, fm_error *err);
+
+/* Where a model that was packed while it was pulled lives: CACHE/models--org--name/flash-moe/
+ * <commit>, a model folder with HB_PACK_NAME inside. Allocated. */
+#define HB_PACK_NAME "flash-moe.pack"
+fm_status hb_packed_folder(const hb_config *c, const hb_survey *s, char **out, fm_error *err);
+
+/* Is that folder finished? */
+bool hb_is_packed(const char *packed_folder);
 
 typedef struct hb_model {
     char *repo;
     char *folder;      /* of the whole repository: CACHE/models--org--name */
-    uint64_t bytes;    /* blobs and partial blobs */
+    uint64_t bytes;    /* all that it takes on disk */
     uint64_t partial;  /* of these, bytes of unfinished downloads */
-    int64_t last_used; /* seconds since 1970: the newest access to a blob; 0: never */
+    int64_t last_used; /* seconds since 1970: the newest access to a file; 0: never */
     bool complete;     /* some snapshot can be run */
+    bool packed;       /* some snapshot has a packed store, or lives in one */
 } hb_model;
 
 /* The models in the cache, by name. A cache folder that does not exist holds none. */

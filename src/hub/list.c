@@ -13,6 +13,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* The folder of a commit that has what is needed; NULL when none has (or out of memory). */
+static char *find_folder(const hb_repo *r, const char *commit, hb_need need)
+{
+    char *snapshot = hb_repo_snapshot(r, commit), *packed = hb_repo_packed(r, commit);
+    char *found = NULL;
+    if (snapshot && hb_snapshot_complete(snapshot, need)) found = snapshot;
+    else if (packed && need == HB_NEED_WEIGHTS && hb_is_packed(packed)) found = packed;
+    if (found != snapshot) bs_free(snapshot);
+    if (found != packed) bs_free(packed);
+    return found;
+}
+
 fm_status hb_find(const hb_config *c, const hb_id *id, hb_need need, char **folder, fm_error *err)
 {
     hb_repo repo;
@@ -21,31 +33,28 @@ fm_status hb_find(const hb_config *c, const hb_id *id, hb_need need, char **fold
     fm_status status = hb_repo_open(c, id->repo, &repo, err);
     if (status) return status;
     status = hb_repo_read_ref(&repo, id->revision, commit, err);
-    char *snapshot = status ? NULL : hb_repo_snapshot(&repo, commit);
-    if (!status && !snapshot) status = fm_fail_nomem(err, "naming the snapshot");
-    if (!status && !hb_snapshot_complete(snapshot, need))
-        status =
-            fm_fail(err, FM_E_NOT_FOUND, "%s: not all of %s is in the cache", snapshot, id->repo);
-    if (status) bs_free(snapshot);
-    else *folder = snapshot;
+    if (!status && !(*folder = find_folder(&repo, commit, need)))
+        status = fm_fail(err, FM_E_NOT_FOUND, "%s: not all of it is in the cache", id->repo);
     hb_repo_close(&repo);
     return status;
 }
 
-static bool has_complete_snapshot(const hb_repo *r)
+static void look_at_commit(const hb_repo *r, const char *commit, hb_model *out)
+{
+    char *folder = find_folder(r, commit, HB_NEED_WEIGHTS);
+    out->complete |= folder != NULL;
+    out->packed |= folder && hb_has_pack(folder);
+    bs_free(folder);
+}
+
+static void look_at_commits(const hb_repo *r, hb_model *out)
 {
     char *path = bs_path_join(r->root, "snapshots");
     DIR *dir = path ? opendir(path) : NULL;
-    bool complete = false;
-    for (struct dirent *e; dir && !complete && (e = readdir(dir));) {
-        if (e->d_name[0] == '.') continue;
-        char *snapshot = bs_path_join(path, e->d_name);
-        complete = snapshot && hb_snapshot_complete(snapshot, HB_NEED_WEIGHTS);
-        bs_free(snapshot);
-    }
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (hb_is_commit(e->d_name)) look_at_commit(r, e->d_name, out);
     if (dir) closedir(dir);
     bs_free(path);
-    return complete;
 }
 
 static fm_status describe(const hb_config *c, char *repo_name, hb_model *out, fm_error *err)
@@ -58,8 +67,8 @@ static fm_status describe(const hb_config *c, char *repo_name, hb_model *out, fm
                       .folder = bs_strdup(repo.root),
                       .bytes = usage.bytes,
                       .partial = usage.partial,
-                      .last_used = usage.last_used,
-                      .complete = has_complete_snapshot(&repo)};
+                      .last_used = usage.last_used};
+    look_at_commits(&repo, out);
     hb_repo_close(&repo);
     return out->folder ? FM_OK : fm_fail_nomem(err, "listing models");
 }

@@ -51,7 +51,7 @@ static fm_status hop(hb_client *client, const char *revision, const char *file, 
                      bool *more, hb_meta *out, fm_error *err)
 {
     hb_reply reply;
-    fm_status status = hb_request(client, true, *url, 0, &reply, err);
+    fm_status status = hb_request(client, &(hb_query){.head = true, .url = *url}, &reply, err);
     if (status) return fm_prefix(err, "%s/%s", client->repo, file);
     bool redirect = reply.status >= 300 && reply.status < 400 && reply.redirect;
     *more = redirect && !*reply.headers.linked_etag && hb_same_origin(*url, reply.redirect);

@@ -71,7 +71,8 @@ static fm_status fill_blob(hb_client *client, const hb_repo *repo, const hb_surv
 }
 
 static fm_status get_blob(hb_client *client, const hb_repo *repo, const hb_survey *s,
-                          const char *file, hb_meta *meta, hb_reporter *reporter, fm_error *err)
+                          const char *file, hb_meta *meta, hb_reporter *reporter, char **path,
+                          fm_error *err)
 {
     char *blob = hb_repo_blob(repo, meta->etag);
     if (!blob) return fm_fail_nomem(err, "naming a blob");
@@ -83,33 +84,55 @@ static fm_status get_blob(hb_client *client, const hb_repo *repo, const hb_surve
             status = fill_blob(client, repo, s, file, blob, meta, reporter, &resumed, err);
         if (status == FM_E_FORMAT || status == FM_E_IO) fm_prefix(err, "%s/%s", s->id.repo, file);
     }
-    if (!status) status = hb_repo_link(repo, s->commit, file, meta->etag, err);
+    if (!status && !path) status = hb_repo_link(repo, s->commit, file, meta->etag, err);
+    if (!status && path) {
+        *path = blob;
+        return FM_OK;
+    }
     bs_free(blob);
     return status;
 }
 
 fm_status hb_get_file(hb_client *client, const hb_repo *repo, const hb_survey *s, hb_file *file,
-                      hb_reporter *reporter, fm_error *err)
+                      hb_reporter *reporter, char **path, fm_error *err)
 {
     hb_reporter silent = {0};
     hb_meta meta;
     if (!reporter) reporter = &silent;
     file->cached = hb_is_linked(s, file, &file->size);
-    if (file->cached) return FM_OK;
+    if (file->cached) {
+        if (path && !(*path = bs_sprintf("%s/%s", s->folder, file->name)))
+            return fm_fail_nomem(err, "naming a file");
+        return FM_OK;
+    }
     fm_status status = hb_file_meta(client, s->commit, file->name, &meta, err);
     if (status) return status;
     int lock = -1;
     file->size = reporter->now.file_size = meta.size;
     status = wait_for_lock(client, repo, meta.etag, reporter, &lock, err);
-    if (!status) status = get_blob(client, repo, s, file->name, &meta, reporter, err);
-    file->cached = !status;
+    if (!status) status = get_blob(client, repo, s, file->name, &meta, reporter, path, err);
+    file->cached = !status && !path;
     hb_repo_unlock(lock);
     hb_meta_free(&meta);
     return status;
 }
 
-static fm_status pull_files(hb_client *client, const hb_repo *repo, hb_survey *s, bool with_weights,
-                            fm_error *err)
+static fm_status get_one(hb_client *client, const hb_repo *repo, hb_survey *s, size_t i,
+                         const hb_sink *sink, hb_reporter *reporter, fm_error *err)
+{
+    hb_file *file = &s->files[i];
+    if (!sink || !file->weights) return hb_get_file(client, repo, s, file, reporter, NULL, err);
+    char *path;
+    if (sink->has(sink->arg, i)) return FM_OK;
+    fm_status status = hb_get_file(client, repo, s, file, reporter, &path, err);
+    if (status) return status;
+    status = sink->take(sink->arg, i, path, err);
+    bs_free(path);
+    return status;
+}
+
+static fm_status pull_files(hb_client *client, const hb_repo *repo, hb_survey *s, hb_want want,
+                            const hb_sink *sink, fm_error *err)
 {
     hb_reporter reporter = {.hooks = client->hooks};
     reporter.now.n_files = s->n_files;
@@ -117,11 +140,11 @@ static fm_status pull_files(hb_client *client, const hb_repo *repo, hb_survey *s
     for (size_t i = 0; i < s->n_files; i++) {
         hb_file *file = &s->files[i];
         uint64_t promised = file->size;
-        if (file->weights && !with_weights) return FM_OK; /* they come last */
+        if (file->weights && want == HB_WANT_TEXTS) return FM_OK; /* they come last */
         reporter.now.file = file->name;
         reporter.now.index = i;
         reporter.now.file_size = promised;
-        fm_status status = hb_get_file(client, repo, s, file, &reporter, err);
+        fm_status status = get_one(client, repo, s, i, sink, &reporter, err);
         if (status) return status;
         if (file->size != promised) { /* the list was wrong; the file itself is right */
             s->total_bytes += file->size - promised;
@@ -134,8 +157,8 @@ static fm_status pull_files(hb_client *client, const hb_repo *repo, hb_survey *s
     return hb_repo_write_ref(repo, s->id.revision, s->commit, err);
 }
 
-fm_status hb_pull(const hb_config *c, hb_survey *s, bool with_weights, const hb_hooks *hooks,
-                  fm_error *err)
+fm_status hb_pull(const hb_config *c, hb_survey *s, hb_want want, const hb_sink *sink,
+                  const hb_hooks *hooks, fm_error *err)
 {
     hb_client client;
     hb_repo repo;
@@ -143,12 +166,12 @@ fm_status hb_pull(const hb_config *c, hb_survey *s, bool with_weights, const hb_
     if (status) return status;
     status = hb_client_open(c, s->id.repo, hooks, &client, err);
     if (!status) status = hb_repo_make(&repo, err);
-    if (!status && with_weights) {
+    if (!status && want == HB_WANT_ALL && !sink) {
         uint64_t partial = hb_repo_usage(&repo).partial;
         uint64_t missing = s->missing_bytes > partial ? s->missing_bytes - partial : 0;
         status = hb_repo_need_space(&repo, missing, err);
     }
-    if (!status) status = pull_files(&client, &repo, s, with_weights, err);
+    if (!status) status = pull_files(&client, &repo, s, want, sink, err);
     hb_client_close(&client);
     hb_repo_close(&repo);
     return status;

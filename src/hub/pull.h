@@ -9,8 +9,9 @@
 bool hb_is_linked(const hb_survey *s, const hb_file *file, uint64_t *size);
 
 /* Bring one file: lock its blob, go on from what there is, verify, link. Nothing is asked when it
- * is linked already. reporter may be NULL. file->size becomes what the hub says now. */
+ * is linked already. With path it is not linked, and *path is where it is (allocated). reporter may
+ * be NULL. file->size becomes what the hub says now. */
 fm_status hb_get_file(hb_client *client, const hb_repo *repo, const hb_survey *s, hb_file *file,
-                      hb_reporter *reporter, fm_error *err);
+                      hb_reporter *reporter, char **path, fm_error *err);
 
 #endif

@@ -53,7 +53,8 @@ static fm_status get_list(hb_client *client, const hb_id *id, hb_reply *reply, f
     bs_free(revision);
     fm_status status = url ? FM_OK : fm_fail_nomem(err, "asking for the list of files");
     for (int hops = 0; !status; hops++) {
-        status = hb_request(client, false, url, MAX_LIST_BYTES, reply, err);
+        status =
+            hb_request(client, &(hb_query){.url = url, .max_body = MAX_LIST_BYTES}, reply, err);
         if (status || reply->status == 200) break;
         if (reply->status >= 300 && reply->status < 400 && reply->redirect && hops < MAX_HOPS &&
             hb_redirect_allowed(url, reply->redirect)) {
@@ -209,7 +210,7 @@ static fm_status survey(hb_client *client, const hb_repo *repo, hb_survey *s, fm
     for (size_t i = 0; i < s->n_files && !status; i++) {
         const char *name = s->files[i].name;
         if (!strcmp(name, "config.json") || !strcmp(name, HB_INDEX_FILE))
-            status = hb_get_file(client, repo, s, &s->files[i], NULL, err);
+            status = hb_get_file(client, repo, s, &s->files[i], NULL, NULL, err);
     }
     char known[HB_HASH_MAX];
     if (!status && hb_repo_read_ref(repo, s->id.revision, known, NULL) != FM_OK)

@@ -258,6 +258,17 @@ static fm_status map_layer(mapper *x)
                    ts_file_path(x->m->store, 0), x->moe, n->stacked);
 }
 
+static bool has_experts(const mapper *x)
+{
+    const md_names *n = &x->m->config.names;
+    char stacked[NAME], each[NAME], fused[NAME], input[NAME];
+    snprintf(stacked, NAME, "%s.%s.gate_proj", x->moe, n->stacked);
+    snprintf(each, NAME, "%s.%s.0.%s", x->moe, n->each, n->proj[0]);
+    snprintf(fused, NAME, "%s.experts.gate_up_proj", x->moe);
+    snprintf(input, NAME, "%s.input_linear", x->moe);
+    return has(x, stacked) || has(x, each) || has(x, fused) || has(x, input);
+}
+
 static fm_status list_files(md_model *m, fm_error *err)
 {
     int n = ts_file_count(m->store);
@@ -297,6 +308,7 @@ fm_status md_build_expert_source(md_model *m, fm_error *err)
         x.out->n_experts = c->n_experts;
         x.out->top_k = c->layer[n].top_k;
         snprintf(x.moe, sizeof x.moe, "%slayers.%d.%s", m->layout.prefix, n, c->names.moe);
+        if (m->source.n_layers == 1 && !has_experts(&x)) return md_use_packed_experts(m, err);
         status = map_layer(&x);
     }
     return status;
@@ -311,4 +323,5 @@ void md_free_expert_source(md_model *m)
     bs_free(m->expert_layers);
     bs_free((void *)m->source.paths);
     bs_free((void *)m->source.file_bytes);
+    xp_pack_close(m->pack);
 }

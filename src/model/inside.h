@@ -3,6 +3,7 @@
 #define MODEL_INSIDE_H
 
 #include "model/config.h"
+#include "experts/pack.h"
 #include "model/model.h"
 #include "model/schema.h"
 
@@ -57,6 +58,7 @@ struct md_model {
     bool loaded;
     xp_source source;
     xp_layer *expert_layers;
+    xp_pack *pack; /* the source, when the checkpoint itself holds no experts */
     const ts_tensor **used; /* tensors that the model reads, for the notes */
     size_t n_used, used_capacity;
     char *notes[MD_MAX_NOTES + 1];
@@ -80,6 +82,9 @@ fm_status md_load_expert_bias(md_model *m, const md_binding *b, float *dst, fm_e
 /* expert_source.c: where each expert's bytes are, for every layout. */
 fm_status md_build_expert_source(md_model *m, fm_error *err);
 void md_free_expert_source(md_model *m);
+
+/* standalone.c: a folder whose experts lie in its packed store alone. */
+fm_status md_use_packed_experts(md_model *m, fm_error *err);
 
 /* state.c: sizes and offsets of every layer's state. */
 void md_plan_state(md_model *m);

@@ -13,14 +13,16 @@
 #endif
 
 /* A flag that open accepts may still be refused by read: try one block before trusting it. */
-static bool direct_works(int fd, char *block) {
+static bool direct_works(int fd, char *block)
+{
     ssize_t got;
     do got = pread(fd, block, XP_BLOCK, 0);
     while (got < 0 && errno == EINTR);
     return got >= 0;
 }
 
-static fm_status open_file(xp_reader *reader, int i, char *block, fm_error *err) {
+static fm_status open_file(xp_reader *reader, int i, char *block, fm_error *err)
+{
     xp_file *f = &reader->files[i];
     f->path = reader->options.paths[i];
     f->fd_buffered = open(f->path, O_RDONLY | O_CLOEXEC);
@@ -46,7 +48,8 @@ static fm_status open_file(xp_reader *reader, int i, char *block, fm_error *err)
     return FM_OK;
 }
 
-static fm_status open_files(xp_reader *reader, fm_error *err) {
+static fm_status open_files(xp_reader *reader, fm_error *err)
+{
     int n = reader->options.n_files;
     reader->files = bs_calloc((size_t)n, sizeof *reader->files);
     char *block = bs_pages_alloc(XP_BLOCK);
@@ -59,16 +62,20 @@ static fm_status open_files(xp_reader *reader, fm_error *err) {
     return status;
 }
 
-static fm_status open_backend(xp_reader *reader, fm_error *err) {
-    if (reader->options.io == XP_IO_URING)
-        return fm_fail(err, FM_E_UNSUPPORTED,
-                       "io_uring is not available in this build: use --io "
-                       "pread or --io auto");
+static fm_status open_backend(xp_reader *reader, fm_error *err)
+{
+    if (reader->options.io != XP_IO_PREAD) {
+        reader->io = XP_IO_URING;
+        fm_status status = xp_uring_open(reader, &reader->backend, &reader->self,
+                                         reader->options.io == XP_IO_AUTO ? NULL : err);
+        if (!status || reader->options.io == XP_IO_URING) return status;
+    }
     reader->io = XP_IO_PREAD;
     return xp_pread_open(reader, &reader->backend, &reader->self, err);
 }
 
-fm_status xp_reader_open(const xp_reader_options *options, xp_reader **out, fm_error *err) {
+fm_status xp_reader_open(const xp_reader_options *options, xp_reader **out, fm_error *err)
+{
     xp_reader *reader = bs_calloc(1, sizeof *reader);
     if (!reader) return fm_fail_nomem(err, "expert reader");
     reader->options = *options;
@@ -82,7 +89,8 @@ fm_status xp_reader_open(const xp_reader_options *options, xp_reader **out, fm_e
     return FM_OK;
 }
 
-void xp_reader_close(xp_reader *reader) {
+void xp_reader_close(xp_reader *reader)
+{
     if (!reader) return;
     if (reader->self) reader->backend->close(reader->self);
     for (int i = 0; reader->files && i < reader->options.n_files; i++) {
@@ -94,7 +102,8 @@ void xp_reader_close(xp_reader *reader) {
     bs_free(reader);
 }
 
-void xp_reader_submit(xp_reader *reader, xp_job *job) {
+void xp_reader_submit(xp_reader *reader, xp_job *job)
+{
     job->next = NULL;
     job->started = job->finished = 0;
     job->failed = false;
@@ -105,57 +114,69 @@ void xp_reader_submit(xp_reader *reader, xp_job *job) {
     reader->backend->submit(reader->self, job);
 }
 
-bool xp_reader_cancel(xp_reader *reader, xp_job *job) {
+bool xp_reader_cancel(xp_reader *reader, xp_job *job)
+{
     return reader->backend->cancel(reader->self, job);
 }
 
-void xp_reader_promote(xp_reader *reader, xp_job *job) {
+void xp_reader_promote(xp_reader *reader, xp_job *job)
+{
     reader->backend->promote(reader->self, job);
 }
 
-void xp_reader_poll(xp_reader *reader) {
+void xp_reader_poll(xp_reader *reader)
+{
     reader->backend->poll(reader->self);
 }
 
-void xp_reader_wait(xp_reader *reader, const xp_job *job) {
+void xp_reader_wait(xp_reader *reader, const xp_job *job)
+{
     xp_job *one = (xp_job *)job;
     reader->backend->wait_any(reader->self, &one, 1);
 }
 
-void xp_reader_wait_any(xp_reader *reader, xp_job *const *jobs, int n) {
+void xp_reader_wait_any(xp_reader *reader, xp_job *const *jobs, int n)
+{
     reader->backend->wait_any(reader->self, jobs, n);
 }
 
-bool xp_reader_idle(const xp_reader *reader) {
+bool xp_reader_idle(const xp_reader *reader)
+{
     return reader->backend->idle(reader->self);
 }
 
-bool xp_reader_direct(const xp_reader *reader) {
+bool xp_reader_direct(const xp_reader *reader)
+{
     for (int i = 0; i < reader->options.n_files; i++)
         if (!atomic_load(&reader->files[i].direct)) return false;
     return true;
 }
 
-xp_io xp_reader_io(const xp_reader *reader) {
+xp_io xp_reader_io(const xp_reader *reader)
+{
     return reader->io;
 }
 
-uint64_t xp_reader_bytes(const xp_reader *reader) {
+uint64_t xp_reader_bytes(const xp_reader *reader)
+{
     return atomic_load(&reader->bytes);
 }
 
-uint64_t xp_reader_reads(const xp_reader *reader) {
+uint64_t xp_reader_reads(const xp_reader *reader)
+{
     return atomic_load(&reader->reads);
 }
 
-void xp_reader_fail_at(xp_reader *reader, uint64_t nth, int error) {
+void xp_reader_fail_at(xp_reader *reader, uint64_t nth, int error)
+{
     atomic_store(&reader->fail_error, error);
     atomic_store(&reader->fail_nth, nth);
 }
 
 /* --- for the backends ------------------------------------------------------------------------- */
 
-long xp_reader_inject(xp_reader *reader, long result) {
+long xp_reader_inject(xp_reader *reader, long result)
+{
     if (!atomic_load_explicit(&reader->fail_nth, memory_order_relaxed)) return result;
     if (atomic_fetch_sub(&reader->fail_nth, 1) != 1) return result;
     int error = atomic_load(&reader->fail_error);
@@ -164,19 +185,20 @@ long xp_reader_inject(xp_reader *reader, long result) {
 }
 
 /* After a short read the next one starts at a whole block again: direct reads must. */
-xp_next_read xp_reader_next(xp_reader *reader, const xp_job *job, int index) {
+xp_next_read xp_reader_next(xp_reader *reader, const xp_job *job, int index)
+{
     const xp_range_read *r = &job->read[index];
     size_t done = job->got[index] & ~(size_t)(XP_BLOCK - 1);
     return (xp_next_read){reader->files[r->file].fd, job->memory + r->at + done, r->bytes - done,
                           r->offset + done};
 }
 
-static void fail_read(xp_reader *reader, const xp_job *job, int index, int error, fm_error *err) {
+static void fail_read(xp_reader *reader, const xp_job *job, int index, int error, fm_error *err)
+{
     const xp_range_read *r = &job->read[index];
     const char *path = reader->files[r->file].path;
     unsigned long long at = r->offset + job->got[index];
-    if (error)
-        fm_fail_errno(err, error, "%s: read of an expert at byte %llu", path, at);
+    if (error) fm_fail_errno(err, error, "%s: read of an expert at byte %llu", path, at);
     else
         fm_fail(err, FM_E_IO, "%s: ends at byte %llu, %zu more were expected", path, at,
                 r->need - job->got[index]);
@@ -184,7 +206,8 @@ static void fail_read(xp_reader *reader, const xp_job *job, int index, int error
 
 /* Direct reads that a file system refuses late: go on through the page cache, and say so. The
  * descriptor stays the same one, for reads that are in flight. */
-static void fall_back(xp_reader *reader, int file) {
+static void fall_back(xp_reader *reader, int file)
+{
     xp_file *f = &reader->files[file];
     if (!atomic_exchange(&f->direct, false)) return;
     int flags = fcntl(f->fd, F_GETFL);
@@ -192,7 +215,8 @@ static void fall_back(xp_reader *reader, int file) {
 }
 
 bool xp_reader_account(xp_reader *reader, xp_job *job, int index, long result, bool *again,
-                       fm_error *err) {
+                       fm_error *err)
+{
     const xp_range_read *r = &job->read[index];
     *again = false;
     if (result == -EINTR || result == -EAGAIN) {

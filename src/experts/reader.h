@@ -15,7 +15,7 @@ typedef enum xp_job_state { XP_JOB_FREE, XP_JOB_QUEUED, XP_JOB_DONE, XP_JOB_FAIL
 
 /* Filled by the cache, then owned by the reader until it is done or failed. */
 typedef struct xp_job {
-    int n_reads;
+    _Alignas(16) int n_reads;
     xp_range_read read[XP_MAX_READS];
     char *memory; /* the slot */
     bool hint;

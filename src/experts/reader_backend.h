@@ -34,6 +34,9 @@ struct xp_reader {
 
 fm_status xp_pread_open(xp_reader *reader, const xp_backend **backend, void **self, fm_error *err);
 
+/* FM_E_UNSUPPORTED: not in this build, or the kernel (or a sandbox) refuses it. */
+fm_status xp_uring_open(xp_reader *reader, const xp_backend **backend, void **self, fm_error *err);
+
 /* What a read came back with (bytes, or -errno): true when this read is complete. On false, either
  * *again is set and the rest (from got on) must be read, or err is filled. */
 bool xp_reader_account(xp_reader *reader, xp_job *job, int index, long result, bool *again,

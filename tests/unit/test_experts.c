@@ -77,6 +77,7 @@ static void right_bytes(void **state) {
     kinds[7].slot_bytes = kinds[5].slot_bytes;
     kinds[7].policy = XP_LCP;
     kinds[7].io_threads = 1;
+    kinds[2].io = kinds[5].io = kinds[6].io = kinds[7].io = XP_IO_PREAD;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         xp_cache *c;
         fm_error err;
@@ -154,20 +155,22 @@ static void bad_requests(void **state) {
 static void failing_reads(void **state) {
     const world *w = *state;
     const int errors[] = {EIO, EINTR, EINVAL, -1};
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 8; k++)
         for (int nth = 1; nth <= 12; nth++) {
+            int error = errors[k % 4];
             xp_options o = with_capacity(5);
+            o.io = k < 4 ? XP_IO_PREAD : XP_IO_AUTO;
             xp_cache *c;
             fm_error err = {0};
             assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_OK);
-            xp_reader_fail_at(c->reader, (uint64_t)nth, errors[k]);
+            xp_reader_fail_at(c->reader, (uint64_t)nth, error);
             int e[TOP_K] = {3, 7, 1, 15};
             fm_status status = use(c, w, 1, e, TOP_K, &err);
-            assert_int_equal(status, errors[k] == EIO ? FM_E_IO : FM_OK);
+            assert_int_equal(status, error == EIO ? FM_E_IO : FM_OK);
             if (status) assert_non_null(strstr(err.message, w->path[1]));
             xp_stats s;
             xp_get_stats(c, &s);
-            if (errors[k] == EINVAL) assert_false(s.direct_io);
+            if (error == EINVAL) assert_false(s.direct_io);
             assert_int_equal(use(c, w, 1, e, TOP_K, &err), FM_OK);
             xp_close(c);
         }

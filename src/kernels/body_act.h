@@ -1,4 +1,4 @@
-/* body_act.h - activations as 16-bit integers a group; the numbers are the same on every ISA, their
+/* body_act.h - activations as 20-bit integers a group; the numbers are the same on every ISA, their
  * arrangement (store_codes) is not. See quant.h. */
 
 static void prepare_group(const float *x, int n, float *step, float *sum, float *codes)
@@ -11,15 +11,15 @@ static void prepare_group(const float *x, int n, float *step, float *sum, float 
     }
     float max = v_highest(top), bad = v_sum(broken);
     bool usable = bad == 0 && max > 0x1p-100f;
-    v16 inverse = v_set1(usable ? 32512.0f / max : 0), total = v_zero();
-    *step = usable ? max / 32512.0f : bad;
+    v16 inverse = v_set1(usable ? (float)KN_ACT_MAX / max : 0), total = v_zero();
+    *step = usable ? max / (float)KN_ACT_MAX : bad;
     for (int i = 0; i < n; i += 16) {
         v16 c = usable ? v_round(v_mul(v_load(x + i), inverse)) : v_zero();
-        c = v_max(v_set1(-32512.0f), v_min(v_set1(32512.0f), c));
+        c = v_max(v_set1(-KN_ACT_MAX), v_min(v_set1(KN_ACT_MAX), c));
         total = v_add(total, c);
         v_store(codes + i, c);
     }
-    *sum = *step * v_sum(total); /* integers below 2^24: exact in any order */
+    *sum = *step * v_sum(total);
 }
 
 static void act_prepare(const kn_act *a, int t0, int t1)

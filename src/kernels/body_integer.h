@@ -1,26 +1,38 @@
 /* body_integer.h - integer products in plain C: the reference, for ISAs without their own. Codes of
- * x are int16_t in their natural order. */
+ * x are int32_t in their natural order. */
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
-    for (int i = 0; i < n; i += 16) v_store_i16((int16_t *)dst + c0 + i, v_load(codes + i));
+    for (int i = 0; i < n; i++) ((int32_t *)(void *)dst)[c0 + i] = (int32_t)codes[i];
 }
+
 #include "kernels/body_act.h"
 
-/* One result of an integer product: groups in rising order, each an exact integer sum. */
+/* The sum of one group, rounded as quant.h says. */
+static float group_sum(const uint8_t *codes, int bits, const int32_t *x, int c0, int n)
+{
+    int32_t whole = 0, upper = 0, lower = 0;
+    for (int c = c0; c < c0 + n; c++) {
+        int32_t q = (int32_t)kn_read_code(codes, bits, (size_t)c), u = (x[c] + 8) >> 4;
+        if (bits <= KN_WHOLE_BITS) whole += q * x[c];
+        else upper += q * u, lower += q * (x[c] - 16 * u);
+    }
+    return bits <= KN_WHOLE_BITS ? (float)whole : fmaf((float)upper, 16, (float)lower);
+}
+
+/* One result: groups in rising order. */
 static float integer_dot(const kn_mat *w, int row, const char *record, const kn_act_layout *layout)
 {
-    const float *step = (const float *)record, *sum = (const float *)(record + layout->sum);
-    const int16_t *x = (const int16_t *)(record + layout->codes);
+    const float *step = (const float *)(const void *)record;
+    const float *sum = (const float *)(const void *)(record + layout->sum);
+    const int32_t *x = (const int32_t *)(const void *)(record + layout->codes);
     const uint8_t *codes = (const uint8_t *)w->w + (size_t)row * w->row_bytes;
     float total = 0;
     for (int g = 0; g < layout->groups; g++) {
-        int32_t dot = 0;
         float scale, bias;
-        for (int c = g * w->group; c < (g + 1) * w->group; c++)
-            dot += (int32_t)kn_read_code(codes, w->bits, (size_t)c) * x[c];
         kn_group_scale(w, row, g, &scale, &bias);
-        total = fmaf(scale, (float)dot * step[g], total);
+        float dot = group_sum(codes, w->bits, x, g * w->group, w->group);
+        total = fmaf(scale, dot * step[g], total);
         total = fmaf(bias, sum[g], total);
     }
     return total;

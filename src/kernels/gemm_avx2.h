@@ -1,36 +1,47 @@
 /* gemm_avx2.h - integer products of many vectors, as gemm_avx512.h does it: codes of 16 rows and
- * 256 columns are turned once into a panel in which a register holds two columns of eight rows. */
+ * 256 columns are turned once into a panel. A register holds, of eight rows, four bytes of four-bit
+ * codes (four columns, all even or all odd, see integer_avx2.h) or two 16-bit words of other codes.
+ */
 
-enum {
-    PANEL_ROWS = 2 * ROWS,
-    PANEL_COLS = 4 * CHUNK,
-    GEMM_TOKENS = 128,
-    GEMM_TILE = 5,
-    GEMM_SMALL = 2
-};
+enum { PANEL_ROWS = 2 * ROWS, PANEL_COLS = 4 * CHUNK, GEMM_TOKENS = 128 };
 
 typedef struct panel {
-    __m256i codes[2][PANEL_COLS / 2]; /* half the rows; chunk * 32 + vector * 8 + lane */
-    turned scales[2];                 /* its (at most 8) groups */
+    __m256i codes[2]
+                 [PANEL_COLS / 2]; /* half the rows; chunk * 32 + lane (+ 8: odd), or + word pair */
+    turned scales[2];              /* its (at most 8) groups */
     float total[GEMM_TOKENS][PANEL_ROWS];
 } panel;
+
+/* One chunk of eight rows: two planes of nibbles, or 32 pairs of words. */
+INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, int bytes, int bits)
+{
+    __m256i v[ROWS][4];
+    for (int i = 0; i < ROWS; i++) {
+        uint8_t copy[CHUNK];
+        const uint8_t *p = whole_chunk(rows[i] + offset, bytes, bits, copy);
+        if (bits == 4) v[i][0] = load_vector(p);
+        else unpack_words(p, bits, v[i]);
+    }
+    for (int j = 0; j < (bits == 4 ? 1 : 4); j++) {
+        __m256i turned[ROWS];
+        for (int i = 0; i < ROWS; i++) turned[i] = v[i][j];
+        transpose_8x8(turned);
+        for (int i = 0; i < ROWS; i++) {
+            if (bits == 4) split_nibbles(turned[i], &out[i], &out[8 + i]);
+            else out[8 * j + i] = turned[i];
+        }
+    }
+}
 
 INLINE void pack_rows(panel *p, int half, const kn_mat *w, int row, int last, int c0, int n_cols,
                       int bits)
 {
+    const uint8_t *rows[ROWS];
+    for (int i = 0; i < ROWS; i++)
+        rows[i] = (const uint8_t *)w->w + (size_t)(row + i < last ? row + i : last) * w->row_bytes;
     for (int c = 0; c < n_cols; c += CHUNK) {
-        __m256i v[ROWS][4];
         int bytes = (n_cols - c < CHUNK ? n_cols - c : CHUNK) * bits / 8;
-        for (int i = 0; i < ROWS; i++) {
-            size_t at = (size_t)(row + i < last ? row + i : last) * w->row_bytes;
-            unpack_chunk((const uint8_t *)w->w + at + (size_t)(c0 + c) * (size_t)bits / 8, bytes,
-                         bits, v[i]);
-        }
-        for (int j = 0; j < 4; j++) {
-            __m256i *out = p->codes[half] + c / 2 + 8 * j;
-            for (int i = 0; i < ROWS; i++) out[i] = v[i][j];
-            transpose_8x8(out);
-        }
+        pack_chunk(p->codes[half] + c / 2, rows, (size_t)(c0 + c) * (size_t)bits / 8, bytes, bits);
     }
     turn_scales(w, row, last, c0 / w->group, n_cols / w->group, &p->scales[half]);
 }
@@ -47,53 +58,82 @@ static void pack_half(panel *p, int half, const kn_mat *w, int row, int last, in
     }
 }
 
-/* Where a group's registers lie: `parts` runs of `run`, the first at `start`, `skip` apart. A
- * chunk's vectors are whole column ranges in natural order, but every group's columns run through
- * all four vectors when codes are nibbles. */
-typedef struct group_place {
-    int start, parts, run, skip;
-} group_place;
-
-static inline group_place place_of(int group, int g, int bits)
+static inline __m256i four_bytes(const char *p)
 {
-    int column = g * group, chunk = column / CHUNK * 32;
-    if (group >= CHUNK) return (group_place){chunk, group / CHUNK, 32, 32};
-    if (bits == 4) return (group_place){chunk + column % CHUNK / 8, 4, 4, 8};
-    return (group_place){chunk + column % CHUNK / 2, 1, 16, 0};
+    int v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
 }
 
-/* All groups of the panel for n tokens from t on; arguments as in gemm_avx512.h. */
-INLINE void panel_tokens(panel *p, int t, int n, const char *x, const char *step, const char *sum,
-                         size_t record, int group, int n_groups, int bits)
+/* sum[r] += 32 columns of four-bit codes, from lane `lane` of a chunk on. Eight products of at most
+ * 2 * 15 * 128 fit 16 bits. */
+INLINE void nibbles_32(const panel *p, int chunk, int lane, const char *x, __m256i *sum)
 {
-    for (int g = 0; g < n_groups; g++) {
-        __m256i dot[2][GEMM_TILE];
-        group_place place = place_of(group, g, bits);
-        UNROLL for (int i = 0; i < n; i++) dot[0][i] = dot[1][i] = _mm256_setzero_si256();
-        for (int part = 0; part < place.parts; part++) {
-            int start = place.start + part * place.skip;
-            const __m256i *w0 = p->codes[0] + start, *w1 = p->codes[1] + start;
-            const char *at = x_chunk(x, start / 32, bits) + start % 32 * 4;
-            for (int k = 0; k < place.run; k++, at += 4) {
-                __m256i a = w0[k], b = w1[k];
-                UNROLL for (int i = 0; i < n; i++)
-                {
-                    int two;
-                    memcpy(&two, at + (size_t)i * record, sizeof two);
-                    __m256i v = _mm256_set1_epi32(two);
-                    dot[0][i] = _mm256_add_epi32(dot[0][i], _mm256_madd_epi16(a, v));
-                    dot[1][i] = _mm256_add_epi32(dot[1][i], _mm256_madd_epi16(b, v));
-                }
+    __m256i part[2][3];
+    UNROLL for (int j = 0; j < 3; j++) part[0][j] = part[1][j] = _mm256_setzero_si256();
+    for (int odd = 0; odd < 2; odd++) {
+        const __m256i *w0 = p->codes[0] + chunk * 32 + odd * 8 + lane;
+        const __m256i *w1 = p->codes[1] + chunk * 32 + odd * 8 + lane;
+        const char *at = x + odd * 96 + lane * 4;
+        UNROLL for (int k = 0; k < 4; k++)
+        {
+            __m256i a = w0[k], b = w1[k];
+            UNROLL for (int j = 0; j < 3; j++)
+            {
+                __m256i v = four_bytes(at + 4 * k + 32 * j);
+                part[0][j] = _mm256_add_epi16(part[0][j], _mm256_maddubs_epi16(a, v));
+                part[1][j] = _mm256_add_epi16(part[1][j], _mm256_maddubs_epi16(b, v));
             }
         }
-        UNROLL for (int i = 0; i < n; i++)
+    }
+    UNROLL for (int r = 0; r < 2; r++)
+    {
+        __m256i h = _mm256_madd_epi16(part[r][0], _mm256_set1_epi16(4096));
+        __m256i m = _mm256_madd_epi16(part[r][1], _mm256_set1_epi16(16));
+        __m256i l = _mm256_madd_epi16(part[r][2], _mm256_set1_epi16(1));
+        sum[r] = _mm256_add_epi32(sum[r], _mm256_add_epi32(_mm256_add_epi32(h, m), l));
+    }
+}
+
+/* upper[r], lower[r] += n word pairs from pair `first` of a chunk on. */
+INLINE void words(const panel *p, int chunk, int first, int n, const char *x, __m256i *upper,
+                  __m256i *lower)
+{
+    const char *at = x + NIBBLES + first * 4;
+    const __m256i *w0 = p->codes[0] + chunk * 32 + first, *w1 = p->codes[1] + chunk * 32 + first;
+    __m256i u0 = upper[0], u1 = upper[1], l0 = lower[0], l1 = lower[1];
+    for (int k = 0; k < n; k++, at += 4) {
+        __m256i u = four_bytes(at), l = four_bytes(at + 2 * CHUNK);
+        u0 = _mm256_add_epi32(u0, _mm256_madd_epi16(w0[k], u));
+        u1 = _mm256_add_epi32(u1, _mm256_madd_epi16(w1[k], u));
+        l0 = _mm256_add_epi32(l0, _mm256_madd_epi16(w0[k], l));
+        l1 = _mm256_add_epi32(l1, _mm256_madd_epi16(w1[k], l));
+    }
+    upper[0] = u0, upper[1] = u1, lower[0] = l0, lower[1] = l1;
+}
+
+/* All groups of the panel for token t, whose codes at the panel's first column are at x. */
+INLINE void panel_token(panel *p, int t, const char *x, const float *step, const float *sum,
+                        int group, int n_groups, int bits)
+{
+    for (int g = 0; g < n_groups; g++) {
+        __m256i upper[2], lower[2];
+        upper[0] = upper[1] = lower[0] = lower[1] = _mm256_setzero_si256();
+        for (int c = g * group; c < (g + 1) * group; c += 32) {
+            int chunk = c / CHUNK, in_chunk = c % CHUNK;
+            const char *at = x + (size_t)chunk * X_CHUNK_BYTES;
+            if (bits == 4) nibbles_32(p, chunk, in_chunk / 8, at, upper);
+            else words(p, chunk, in_chunk / 2, 16, at, upper, lower);
+        }
+        float *total = p->total[t];
+        UNROLL for (int r = 0; r < 2; r++)
         {
-            float s, b, *total = p->total[t + i];
-            memcpy(&s, step + (size_t)i * record + (size_t)g * sizeof s, sizeof s);
-            memcpy(&b, sum + (size_t)i * record + (size_t)g * sizeof b, sizeof b);
-            UNROLL for (int r = 0; r < 2; r++) _mm256_store_ps(
-                total + ROWS * r, add_group(_mm256_load_ps(total + ROWS * r), dot[r][i],
-                                            p->scales[r].scale[g], p->scales[r].bias[g], s, b));
+            if (bits != 4 && bits <= KN_WHOLE_BITS)
+                upper[r] = _mm256_add_epi32(_mm256_slli_epi32(upper[r], 4), lower[r]);
+            _mm256_store_ps(total + ROWS * r,
+                            add_group(_mm256_load_ps(total + ROWS * r),
+                                      group_dot(upper[r], lower[r], bits), p->scales[r].scale[g],
+                                      p->scales[r].bias[g], step[g], sum[g]));
         }
     }
 }
@@ -102,18 +142,15 @@ INLINE void panel_tokens(panel *p, int t, int n, const char *x, const char *step
 static void panel_columns(panel *p, const kn_mat *w, const kn_act_layout *layout, const char *first,
                           int n_tokens, int c0, int n_cols)
 {
-    size_t g0 = (size_t)(c0 / w->group) * sizeof(float);
-    for (int t = 0, n; t < n_tokens; t += n) {
+    int groups = n_cols / w->group;
+    for (int t = 0; t < n_tokens; t++) {
         const char *record = first + (size_t)t * layout->bytes;
         const char *x = record + layout->codes + (size_t)(c0 / CHUNK) * X_CHUNK_BYTES;
-        const char *step = record + g0, *sum = record + layout->sum + g0;
-        int left = n_tokens - t, groups = n_cols / w->group;
-        n = left >= GEMM_TILE ? GEMM_TILE : left >= GEMM_SMALL ? GEMM_SMALL : 1;
-        if (n == GEMM_TILE)
-            panel_tokens(p, t, GEMM_TILE, x, step, sum, layout->bytes, w->group, groups, w->bits);
-        else if (n == GEMM_SMALL)
-            panel_tokens(p, t, GEMM_SMALL, x, step, sum, layout->bytes, w->group, groups, w->bits);
-        else panel_tokens(p, t, 1, x, step, sum, layout->bytes, w->group, groups, w->bits);
+        const float *step = (const float *)(const void *)record + c0 / w->group;
+        const float *sum = (const float *)(const void *)(record + layout->sum) + c0 / w->group;
+        if (w->bits == 4) panel_token(p, t, x, step, sum, w->group, groups, 4);
+        else if (w->bits <= KN_WHOLE_BITS) panel_token(p, t, x, step, sum, w->group, groups, 5);
+        else panel_token(p, t, x, step, sum, w->group, groups, 8);
     }
 }
 

@@ -1,44 +1,76 @@
-/* integer_avx2.h - integer products (KN_PRECISION_FAST) with vpmaddwd: 16-bit codes times 16-bit
- * activations, neighbours added into 32 bits.
+/* integer_avx2.h - integer products (KN_PRECISION_FAST) with 16-bit multiplications.
  *
- * Columns go in chunks of 64. Codes wider or narrower than four bits become sixteen 16-bit lanes in
- * natural order. Four-bit codes are only shifted and masked: lane i of vector j is code 4 i + j, so
- * activations are kept in both arrangements (128 bytes a chunk each, one after the other). */
+ * Columns go in chunks of 64, and an activation X = 16 U + L, U = 256 h + m, is kept in two shapes:
+ *   nibbles   for four-bit codes, which are only shifted and masked: byte k of the low nibbles is
+ *             code 2 k, of the high ones code 2 k + 1. Six vectors: h, m, l of the even columns,
+ *             then of the odd ones. vpmaddubsw: sums of two products fit 16 bits.
+ *   words     for all other widths, in natural order: 64 times U, 64 times L, 16 bits each.
+ * vpmaddwd. Either way 32-bit lane l of a chunk's sum belongs to columns 8 l .. 8 l + 7, or is
+ * brought there. */
 
-enum { CHUNK = 64, X_CHUNK_BYTES = 4 * CHUNK, ROWS = 8, GROUPS = 8 };
+enum { CHUNK = 64, NIBBLES = 6 * 32, X_CHUNK_BYTES = NIBBLES + 4 * CHUNK, ROWS = 8, GROUPS = 8 };
+
+/* Sixteen words that fit bytes: the even ones to even[8], the odd ones to odd[8]. */
+static inline void store_bytes(__m256i words, char *even, char *odd)
+{
+    const __m256i pick =
+        _mm256_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2,
+                         6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+    __m256i both = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(words, pick), order);
+    _mm_storel_epi64((__m128i *)(void *)even, _mm256_castsi256_si128(both));
+    _mm_storeh_pd((double *)(void *)odd, _mm_castsi128_pd(_mm256_castsi256_si128(both)));
+}
+
+/* The low halves of sixteen 32-bit integers that fit. */
+static inline __m256i to_words(__m256i lo, __m256i hi)
+{
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
+}
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
+    const __m256i eight = _mm256_set1_epi32(8);
     for (int i = 0; i < n; i += 16) {
-        int c = c0 + i, first = c % CHUNK / 4;
-        int16_t *at = (int16_t *)(void *)(dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES);
-        int16_t *natural = at + c % CHUNK, *by_nibble = at + CHUNK + first;
-        v_store_i16(natural, v_load(codes + i));
-        for (int k = 0; k < 4; k++)
-            for (int j = 0; j < 4; j++) by_nibble[16 * j + k] = natural[4 * k + j];
+        int c = c0 + i, in_chunk = c % CHUNK;
+        char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES;
+        v16 v = v_load(codes + i);
+        __m256i x0 = _mm256_cvtps_epi32(v.lo), x1 = _mm256_cvtps_epi32(v.hi);
+        __m256i u0 = _mm256_srai_epi32(_mm256_add_epi32(x0, eight), 4);
+        __m256i u1 = _mm256_srai_epi32(_mm256_add_epi32(x1, eight), 4);
+        __m256i u = to_words(u0, u1);
+        __m256i l = to_words(_mm256_sub_epi32(x0, _mm256_slli_epi32(u0, 4)),
+                             _mm256_sub_epi32(x1, _mm256_slli_epi32(u1, 4)));
+        __m256i m = _mm256_srai_epi16(_mm256_slli_epi16(u, 8), 8);
+        __m256i h = _mm256_srai_epi16(_mm256_sub_epi16(u, m), 8);
+        char *even = at + in_chunk / 2, *odd = even + 96;
+        store_bytes(h, even, odd);
+        store_bytes(m, even + 32, odd + 32);
+        store_bytes(l, even + 64, odd + 64);
+        _mm256_storeu_si256((__m256i *)(void *)(at + NIBBLES + 2 * in_chunk), u);
+        _mm256_storeu_si256((__m256i *)(void *)(at + NIBBLES + 2 * CHUNK + 2 * in_chunk), l);
     }
 }
 
 #include "kernels/body_act.h"
 
-/* 64 codes as four vectors of 16-bit lanes; only `bytes` of the chunk are there. */
-INLINE void unpack_chunk(const uint8_t *p, int bytes, int bits, __m256i *v)
+static inline __m256i load_vector(const void *p)
 {
-    uint8_t padded[CHUNK];
-    if (bytes < CHUNK * bits / 8) {
-        memset(padded, 0, sizeof padded);
-        memcpy(padded, p, (size_t)bytes);
-        p = padded;
-    }
-    if (bits == 4) {
-        __m256i raw = _mm256_loadu_si256((const __m256i *)(const void *)p),
-                mask = _mm256_set1_epi16(15);
-        v[0] = _mm256_and_si256(raw, mask);
-        v[1] = _mm256_and_si256(_mm256_srli_epi16(raw, 4), mask);
-        v[2] = _mm256_and_si256(_mm256_srli_epi16(raw, 8), mask);
-        v[3] = _mm256_srli_epi16(raw, 12);
-        return;
-    }
+    return _mm256_loadu_si256(p);
+}
+
+/* p, or a zero-filled copy if only `bytes` of a chunk are there. */
+static inline const uint8_t *whole_chunk(const uint8_t *p, int bytes, int bits, uint8_t *copy)
+{
+    if (bytes >= CHUNK * bits / 8) return p;
+    memset(copy, 0, CHUNK);
+    memcpy(copy, p, (size_t)bytes);
+    return copy;
+}
+
+/* 64 codes, not of four bits, as four vectors of 16-bit lanes. */
+INLINE void unpack_words(const uint8_t *p, int bits, __m256i *v)
+{
     UNROLL for (int j = 0; j < 4; j++)
     {
         __m128i b;
@@ -53,9 +85,11 @@ INLINE void unpack_chunk(const uint8_t *p, int bytes, int bits, __m256i *v)
     }
 }
 
-static inline const char *x_chunk(const char *x, int chunk, int bits)
+static inline void split_nibbles(__m256i raw, __m256i *even, __m256i *odd)
 {
-    return x + (size_t)chunk * X_CHUNK_BYTES + (bits == 4 ? 2 * CHUNK : 0);
+    __m256i mask = _mm256_set1_epi8(15);
+    *even = _mm256_and_si256(raw, mask);
+    *odd = _mm256_and_si256(_mm256_srli_epi16(raw, 4), mask);
 }
 
 /* --- scales, turned so that a vector holds one group of eight rows -----------------------------
@@ -111,12 +145,18 @@ static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned
     transpose_8x8((__m256i *)out->bias);
 }
 
-/* The next group of eight results: the one place that rounds, the same as integer_dot(). */
-static inline __m256 add_group(__m256 total, __m256i exact, __m256 scale, __m256 bias, float step,
+/* sum(q U) and sum(q L) of a group of wide codes as one float32. */
+static inline __m256 join_sums(__m256i upper, __m256i lower)
+{
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(upper), _mm256_set1_ps(16),
+                           _mm256_cvtepi32_ps(lower));
+}
+
+/* The next group of eight results, as integer_dot() adds it. */
+static inline __m256 add_group(__m256 total, __m256 dot, __m256 scale, __m256 bias, float step,
                                float sum)
 {
-    __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(exact), _mm256_set1_ps(step));
-    total = _mm256_fmadd_ps(scale, dot, total);
+    total = _mm256_fmadd_ps(scale, _mm256_mul_ps(dot, _mm256_set1_ps(step)), total);
     return _mm256_fmadd_ps(bias, _mm256_set1_ps(sum), total);
 }
 
@@ -131,33 +171,71 @@ static inline __m256i sum_lanes(__m256i a, __m256i b, __m256i c, __m256i d)
     return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
 }
 
-/* Sums of one chunk for eight rows: s[0] its first 32 columns, s[1] the others. */
-INLINE void chunk_sums(const uint8_t *const *rows, size_t offset, int bytes, int bits, int group,
-                       const char *x, const char *ahead, __m256i *s)
+/* sum(q X) of 64 four-bit codes, by lane. x: the six vectors. */
+INLINE __m256i nibble_sums(__m256i raw, const __m256i *x)
 {
-    const __m256i *xv = (const __m256i *)(const void *)x;
-    __m256i x0 = xv[0], x1 = xv[1], x2 = xv[2], x3 = xv[3], q[2];
-    UNROLL for (int k = 0; k < 2; k++)
-    {
-        __m256i sum[4];
-        UNROLL for (int i = 0; i < 4; i++)
-        {
-            __m256i v[4];
-            unpack_chunk(rows[4 * k + i] + offset, bytes, bits, v);
-            __m256i first =
-                _mm256_add_epi32(_mm256_madd_epi16(v[0], x0), _mm256_madd_epi16(v[1], x1));
-            __m256i other =
-                _mm256_add_epi32(_mm256_madd_epi16(v[2], x2), _mm256_madd_epi16(v[3], x3));
-            if (bits != 4 && group == 32) /* bring each half's lanes together, as nibbles lie */
-                sum[i] = _mm256_add_epi32(_mm256_permute2x128_si256(first, other, 0x20),
-                                          _mm256_permute2x128_si256(first, other, 0x31));
-            else sum[i] = _mm256_add_epi32(first, other);
-        }
-        q[k] = sum_lanes(sum[0], sum[1], sum[2], sum[3]);
-    }
-    for (int b = 0; b < 8 * bits; b += 8) _mm_prefetch(ahead + 8 * b, _MM_HINT_T0);
+    __m256i even, odd, part[3];
+    split_nibbles(raw, &even, &odd);
+    UNROLL for (int j = 0; j < 3; j++) part[j] =
+        _mm256_add_epi16(_mm256_maddubs_epi16(even, x[j]), _mm256_maddubs_epi16(odd, x[3 + j]));
+    __m256i h = _mm256_madd_epi16(part[0], _mm256_set1_epi16(4096));
+    __m256i m = _mm256_madd_epi16(part[1], _mm256_set1_epi16(16));
+    return _mm256_add_epi32(_mm256_add_epi32(h, m),
+                            _mm256_madd_epi16(part[2], _mm256_set1_epi16(1)));
+}
+
+/* sum(v x) of 64 words, by lane; a lane of the result is never of two groups. */
+INLINE __m256i word_sums(const __m256i *v, const __m256i *x, int group)
+{
+    __m256i first = _mm256_add_epi32(_mm256_madd_epi16(v[0], x[0]), _mm256_madd_epi16(v[1], x[1]));
+    __m256i other = _mm256_add_epi32(_mm256_madd_epi16(v[2], x[2]), _mm256_madd_epi16(v[3], x[3]));
+    if (group > 32) return _mm256_add_epi32(first, other);
+    return _mm256_add_epi32(_mm256_permute2x128_si256(first, other, 0x20),
+                            _mm256_permute2x128_si256(first, other, 0x31));
+}
+
+INLINE void turn_sums(const __m256i *q, __m256i *s)
+{
     s[0] = _mm256_permute2x128_si256(q[0], q[1], 0x20);
     s[1] = _mm256_permute2x128_si256(q[0], q[1], 0x31);
+}
+
+/* Sums of one chunk for eight rows, first its first 32 columns, then the others: sum(q X) in
+ * `upper`, or sum(q U) and sum(q L). */
+INLINE void chunk_sums(const uint8_t *const *rows, size_t offset, int bytes, int bits, int group,
+                       const char *x, const char *ahead, __m256i *upper, __m256i *lower)
+{
+    bool whole = bits <= KN_WHOLE_BITS;
+    __m256i xv[8], up[2], low[2];
+    UNROLL for (int i = 0; i < 8; i++) xv[i] = load_vector(x + 32 * i + (bits == 4 ? 0 : NIBBLES));
+    UNROLL for (int k = 0; k < 2; k++)
+    {
+        __m256i a[4], b[4];
+        UNROLL for (int i = 0; i < 4; i++)
+        {
+            uint8_t copy[CHUNK];
+            const uint8_t *p = whole_chunk(rows[4 * k + i] + offset, bytes, bits, copy);
+            if (bits == 4) {
+                a[i] = nibble_sums(load_vector(p), xv);
+                continue;
+            }
+            __m256i v[4];
+            unpack_words(p, bits, v);
+            a[i] = word_sums(v, xv, group);
+            b[i] = word_sums(v, xv + 4, group);
+            if (whole) a[i] = _mm256_add_epi32(_mm256_slli_epi32(a[i], 4), b[i]);
+        }
+        up[k] = sum_lanes(a[0], a[1], a[2], a[3]);
+        if (!whole) low[k] = sum_lanes(b[0], b[1], b[2], b[3]);
+    }
+    for (int i = 0; i < bits; i++) _mm_prefetch(ahead + 64 * i, _MM_HINT_T0);
+    turn_sums(up, upper);
+    if (!whole) turn_sums(low, lower);
+}
+
+INLINE __m256 group_dot(__m256i upper, __m256i lower, int bits)
+{
+    return bits <= KN_WHOLE_BITS ? _mm256_cvtepi32_ps(upper) : join_sums(upper, lower);
 }
 
 INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const char *record,
@@ -172,28 +250,30 @@ INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const ch
         rows[i] = (const uint8_t *)w->w + (size_t)(row + i < last ? row + i : last) * w->row_bytes;
     const char *ahead = (const char *)w->w + (size_t)(row + ROWS) * w->row_bytes;
     __m256 total = _mm256_setzero_ps();
-    __m256i half = _mm256_setzero_si256(); /* of a group of 128 */
+    __m256i up = _mm256_setzero_si256(), low = up; /* half of a group of 128 waits here */
     turned t;
     for (int c = 0, g = 0; c < w->cols; c += CHUNK) {
         if (c % group == 0 && g % GROUPS == 0)
             turn_scales(w, row, last, g, layout->groups - g < GROUPS ? layout->groups - g : GROUPS,
                         &t);
         int bytes = (w->cols - c) * bits / 8;
-        __m256i s[2];
+        __m256i upper[2], lower[2] = {up, up};
         size_t offset = (size_t)(c / CHUNK) * (size_t)chunk_bytes;
         chunk_sums(rows, offset, bytes < chunk_bytes ? bytes : chunk_bytes, bits, group,
-                   x_chunk(x, c / CHUNK, bits), ahead + offset * ROWS, s);
+                   x + (size_t)(c / CHUNK) * X_CHUNK_BYTES, ahead + offset * ROWS, upper, lower);
         if (group == 32) {
             int n = layout->groups - g < 2 ? 1 : 2;
             for (int i = 0; i < n; i++, g++)
-                total = add_group(total, s[i], t.scale[g % GROUPS], t.bias[g % GROUPS], step[g],
-                                  sum[g]);
+                total = add_group(total, group_dot(upper[i], lower[i], bits), t.scale[g % GROUPS],
+                                  t.bias[g % GROUPS], step[g], sum[g]);
             continue;
         }
-        half = _mm256_add_epi32(half, _mm256_add_epi32(s[0], s[1]));
+        up = _mm256_add_epi32(up, _mm256_add_epi32(upper[0], upper[1]));
+        if (bits > KN_WHOLE_BITS) low = _mm256_add_epi32(low, _mm256_add_epi32(lower[0], lower[1]));
         if (group == 128 && c % 128 == 0) continue;
-        total = add_group(total, half, t.scale[g % GROUPS], t.bias[g % GROUPS], step[g], sum[g]);
-        half = _mm256_setzero_si256();
+        total = add_group(total, group_dot(up, low, bits), t.scale[g % GROUPS], t.bias[g % GROUPS],
+                          step[g], sum[g]);
+        up = low = _mm256_setzero_si256();
         g++;
     }
     if (n_rows == ROWS) {

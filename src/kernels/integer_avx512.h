@@ -1,26 +1,28 @@
 /* integer_avx512.h - integer products (KN_PRECISION_FAST) with VNNI.
  *
- * A 16-bit activation is 256 h + l with signed bytes h and l, so one product is two vpdpbusd, and
- * 256 (sum of h q) + (sum of l q) is the exact sum. Codes are handled in chunks of 128 columns:
- * quadword i of vector A holds codes 16 i .. 16 i + 7, of vector B codes 16 i + 8 .. 16 i + 15, so
- * 32-bit lane l of (A + B) belongs to columns 8 l .. 8 l + 7 and every group is a run of lanes.
- * An activation chunk is 256 bytes: A's h, A's l, B's h, B's l. */
+ * An activation X is 16 (256 h + m) + l with signed bytes, so one product is three vpdpbusd. Codes
+ * are handled in chunks of 128 columns: quadword i of vector A holds codes 16 i .. 16 i + 7, of
+ * vector B codes 16 i + 8 .. 16 i + 15, so 32-bit lane l of (A + B) belongs to columns 8 l .. 8 l +
+ * 7 and every group is a run of lanes. An activation chunk is six vectors: A's h, m, l and B's. */
 
-enum { CHUNK = 128, X_CHUNK_BYTES = 2 * CHUNK, ROWS = 16 };
+enum { CHUNK = 128, X_CHUNK_BYTES = 3 * CHUNK, X_PLANE_BYTES = 3 * 64, ROWS = 16 };
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
     for (int i = 0; i < n; i += 16) {
         int c = c0 + i;
         char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES + c % CHUNK / 2;
-        __m512i v = _mm512_cvtps_epi32(v_load(codes + i));
-        __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(v, 24), 24);
-        __m128i l = _mm512_cvtepi32_epi8(low);
-        __m128i h = _mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_sub_epi32(v, low), 8));
-        _mm_storel_epi64((__m128i *)at, h);
-        _mm_storel_epi64((__m128i *)(at + 64), l);
-        _mm_storeh_pd((double *)(at + 128), _mm_castsi128_pd(h));
-        _mm_storeh_pd((double *)(at + 192), _mm_castsi128_pd(l));
+        __m512i x = _mm512_cvtps_epi32(v_load(codes + i));
+        __m512i u = _mm512_srai_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(8)), 4);
+        __m512i m = _mm512_srai_epi32(_mm512_slli_epi32(u, 24), 24);
+        __m128i parts[3] = {_mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_sub_epi32(u, m), 8)),
+                            _mm512_cvtepi32_epi8(m),
+                            _mm512_cvtepi32_epi8(_mm512_sub_epi32(x, _mm512_slli_epi32(u, 4)))};
+        for (int k = 0; k < 3; k++) {
+            _mm_storel_epi64((__m128i *)(void *)(at + 64 * k), parts[k]);
+            _mm_storeh_pd((double *)(void *)(at + X_PLANE_BYTES + 64 * k),
+                          _mm_castsi128_pd(parts[k]));
+        }
     }
 }
 
@@ -123,13 +125,22 @@ static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned
     transpose_16x16((__m512i *)out->bias);
 }
 
-/* The next group of sixteen results: the one place that rounds, the same as integer_dot(). */
-static inline __m512 add_group(__m512 total, __m512i h, __m512i l, __m512 scale, __m512 bias,
-                               float step, float sum)
+/* The three sums of a group as one float32, rounded as quant.h says. */
+INLINE __m512 join_sums(__m512i h, __m512i m, __m512i l, int bits)
 {
-    __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(h, 8), l);
-    __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(step));
-    total = _mm512_fmadd_ps(scale, dot, total);
+    if (bits <= KN_WHOLE_BITS) {
+        __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(h, 12), _mm512_slli_epi32(m, 4));
+        return _mm512_cvtepi32_ps(_mm512_add_epi32(upper, l));
+    }
+    __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(h, 8), m);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(16), _mm512_cvtepi32_ps(l));
+}
+
+/* The next group of sixteen results, as integer_dot() adds it. */
+static inline __m512 add_group(__m512 total, __m512 dot, __m512 scale, __m512 bias, float step,
+                               float sum)
+{
+    total = _mm512_fmadd_ps(scale, _mm512_mul_ps(dot, _mm512_set1_ps(step)), total);
     return _mm512_fmadd_ps(bias, _mm512_set1_ps(sum), total);
 }
 
@@ -144,26 +155,10 @@ static inline __m512i sum_lanes(__m512i a, __m512i b, __m512i c, __m512i d)
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
 
-/* Sums of one chunk for sixteen rows: s[i] lane r = row r, columns 32 i .. 32 i + 31. */
-INLINE void chunk_sums(const uint8_t *const *rows, size_t offset, int bytes, int bits,
-                       const unpacker *u, const char *x, const char *ahead, __m512i *s)
+/* q[k] holds, per 128-bit lane, sums of rows 4 k .. 4 k + 3. Makes s[i] lane r = row r, columns
+ * 32 i .. 32 i + 31. */
+INLINE void turn_sums(const __m512i *q, __m512i *s)
 {
-    __m512i ah = _mm512_loadu_si512(x), al = _mm512_loadu_si512(x + 64);
-    __m512i bh = _mm512_loadu_si512(x + 128), bl = _mm512_loadu_si512(x + 192), q[4];
-    UNROLL for (int k = 0; k < 4; k++)
-    {
-        __m512i v[4];
-        UNROLL for (int i = 0; i < 4; i++)
-        {
-            __m512i a, b, zero = _mm512_setzero_si512();
-            unpack_chunk(rows[4 * k + i] + offset, bytes, bits, u, &a, &b);
-            _mm_prefetch(ahead + (4 * k + i) * 64, _MM_HINT_T0);
-            __m512i h = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, a, ah), b, bh);
-            __m512i l = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, a, al), b, bl);
-            v[i] = _mm512_add_epi32(_mm512_slli_epi32(h, 8), l);
-        }
-        q[k] = sum_lanes(v[0], v[1], v[2], v[3]);
-    }
     __m512i t0 = _mm512_shuffle_i32x4(q[0], q[1], 0x44),
             t1 = _mm512_shuffle_i32x4(q[0], q[1], 0xee);
     __m512i t2 = _mm512_shuffle_i32x4(q[2], q[3], 0x44),
@@ -174,20 +169,64 @@ INLINE void chunk_sums(const uint8_t *const *rows, size_t offset, int bytes, int
     s[3] = _mm512_shuffle_i32x4(t1, t3, 0xdd);
 }
 
-/* Add the groups of one chunk, at most `left` of them. turn: scales of the chunk's first group. */
-static inline __m512 chunk_groups(__m512 total, __m512i *s, int group, int left,
-                                  const __m512 *scale, const __m512 *bias, const float *step,
-                                  const float *sum)
+/* Sums of one chunk for sixteen rows: sum(q X) in `upper`, or sum(q U) and sum(q L). */
+INLINE void chunk_sums(const uint8_t *const *rows, size_t offset, int bytes, int bits,
+                       const unpacker *u, const char *x, const char *ahead, __m512i *upper,
+                       __m512i *lower)
 {
-    __m512i zero = _mm512_setzero_si512();
-    int n = CHUNK / group < left ? CHUNK / group : left;
+    bool whole = bits <= KN_WHOLE_BITS;
+    __m512i xa[3], xb[3], up[4], low[4];
+    UNROLL for (int i = 0; i < 3; i++)
+    {
+        xa[i] = _mm512_loadu_si512(x + 64 * i);
+        xb[i] = _mm512_loadu_si512(x + X_PLANE_BYTES + 64 * i);
+    }
+    UNROLL for (int k = 0; k < 4; k++)
+    {
+        __m512i v[4], w[4];
+        UNROLL for (int i = 0; i < 4; i++)
+        {
+            __m512i a, b, part[3];
+            unpack_chunk(rows[4 * k + i] + offset, bytes, bits, u, &a, &b);
+            UNROLL for (int j = 0; j < 3; j++) part[j] = _mm512_dpbusd_epi32(
+                _mm512_dpbusd_epi32(_mm512_setzero_si512(), a, xa[j]), b, xb[j]);
+            int shift = whole ? 4 : 0;
+            __m512i hm = _mm512_add_epi32(_mm512_slli_epi32(part[0], 8), part[1]);
+            v[i] = whole ? _mm512_add_epi32(_mm512_slli_epi32(hm, (unsigned)shift), part[2]) : hm;
+            w[i] = part[2];
+        }
+        up[k] = sum_lanes(v[0], v[1], v[2], v[3]);
+        if (!whole) low[k] = sum_lanes(w[0], w[1], w[2], w[3]);
+    }
+    for (int b = 0; b < bits * 4; b++) _mm_prefetch(ahead + 64 * b, _MM_HINT_T0);
+    turn_sums(up, upper);
+    if (!whole) turn_sums(low, lower);
+}
+
+/* From sums of 32 columns to sums of groups. */
+INLINE void join_groups(__m512i *s, int group)
+{
     if (group >= 64) {
         s[0] = _mm512_add_epi32(s[0], s[1]);
         s[1] = _mm512_add_epi32(s[2], s[3]);
     }
     if (group == 128) s[0] = _mm512_add_epi32(s[0], s[1]);
-    for (int i = 0; i < n; i++)
-        total = add_group(total, zero, s[i], scale[i], bias[i], step[i], sum[i]);
+}
+
+/* Add the groups of one chunk, at most `left` of them; scales from the chunk's first group on. */
+INLINE __m512 chunk_groups(__m512 total, __m512i *upper, __m512i *lower, int bits, int group,
+                           int left, const __m512 *scale, const __m512 *bias, const float *step,
+                           const float *sum)
+{
+    int n = CHUNK / group < left ? CHUNK / group : left;
+    join_groups(upper, group);
+    if (bits > KN_WHOLE_BITS) join_groups(lower, group);
+    for (int i = 0; i < n; i++) {
+        __m512 dot = _mm512_cvtepi32_ps(upper[i]);
+        if (bits > KN_WHOLE_BITS)
+            dot = _mm512_fmadd_ps(dot, _mm512_set1_ps(16), _mm512_cvtepi32_ps(lower[i]));
+        total = add_group(total, dot, scale[i], bias[i], step[i], sum[i]);
+    }
     return total;
 }
 
@@ -210,12 +249,12 @@ INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const ch
             turn_scales(w, row, last, g, layout->groups - g < GROUPS ? layout->groups - g : GROUPS,
                         &t);
         int bytes = (w->cols - c) * bits / 8;
-        __m512i s[4];
+        __m512i upper[4], lower[4];
         size_t offset = (size_t)(c / CHUNK) * (size_t)chunk_bytes;
         chunk_sums(rows, offset, bytes < chunk_bytes ? bytes : chunk_bytes, bits, &u,
-                   x + (size_t)(c / CHUNK) * X_CHUNK_BYTES, ahead + offset * ROWS, s);
-        total = chunk_groups(total, s, w->group, layout->groups - g, t.scale + g % GROUPS,
-                             t.bias + g % GROUPS, step + g, sum + g);
+                   x + (size_t)(c / CHUNK) * X_CHUNK_BYTES, ahead + offset * ROWS, upper, lower);
+        total = chunk_groups(total, upper, lower, bits, w->group, layout->groups - g,
+                             t.scale + g % GROUPS, t.bias + g % GROUPS, step + g, sum + g);
     }
     _mm512_mask_storeu_ps(y + row, v_mask(n_rows), total);
 }

@@ -18,6 +18,7 @@ en_options en_options_default(void)
                         .parallel = 1,
                         .queue = 64,
                         .isa = kn_isa_best(),
+                        .precision = KN_PRECISION_FAST,
                         .kv_bits = 32,
                         .pin_top_k = -1,
                         .pin_threshold = -1};

@@ -35,9 +35,9 @@ cli_verb_fn cmd_serve;
 
 extern const struct cli_spec spec_bench;
 cli_verb_fn cmd_bench;
-extern const struct cli_spec spec_pack, spec_simulate;
+extern const struct cli_spec spec_pack, spec_simulate, spec_tune;
 
-cli_verb_fn cmd_pack, cmd_simulate;
+cli_verb_fn cmd_pack, cmd_simulate, cmd_tune;
 
 extern const struct cli_spec spec_profile;
 cli_verb_fn cmd_profile;

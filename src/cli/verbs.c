@@ -14,6 +14,7 @@ const cli_verb cli_verbs[] = {
     {"list", "list the models in the hub cache", cmd_list, &spec_list},
     {"rm", "remove models from the hub cache", cmd_rm, &spec_rm},
     {"pack", "write the packed expert store", cmd_pack, &spec_pack},
+    {"tune", "measure this machine, choose settings, store them", cmd_tune, &spec_tune},
     {"simulate", "hit rates of every policy on recorded routing", cmd_simulate, &spec_simulate},
     {"profile", "count which experts a set of prompts uses", cmd_profile, &spec_profile},
     {"tokenize", "text to token ids", cmd_tokenize, &spec_tokenize},

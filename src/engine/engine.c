@@ -90,6 +90,7 @@ static xp_options expert_options(const en_engine *e, uint64_t slot_bytes)
                         .io = o->io,
                         .buffered = o->buffered,
                         .prefetch = o->prefetch < 0 ? e->tuning.prefetch : o->prefetch,
+                        .prefetch_may_stop = o->prefetch < 0,
                         .io_threads = e->tuning.io_threads,
                         .depth = e->tuning.depth,
                         .pack_dir = o->pack_dir && *o->pack_dir ? o->pack_dir : NULL,

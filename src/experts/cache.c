@@ -90,12 +90,19 @@ static void end_guesses(xp_cache *c) {
     c->n_guesses = flying;
 }
 
+enum { ENOUGH_GUESSES = 256 };
+
 bool xp_wants_hints(const xp_cache *c) {
     return c->options.prefetch > 0 && !c->lazy;
 }
 
 void xp_hint(xp_cache *c, int layer, const int *experts, int n) {
     if (!xp_wants_hints(c) || !xp_reader_idle(c->reader)) return;
+    if (c->options.prefetch_may_stop &&
+        c->stats.prefetch_wasted > 3 * c->stats.prefetch_useful + ENOUGH_GUESSES) {
+        c->options.prefetch = 0; /* it reads more for nothing than it saves */
+        return;
+    }
     end_guesses(c);
     int limit = c->options.prefetch < XP_MAX_GUESSES ? c->options.prefetch : XP_MAX_GUESSES;
     for (int i = 0; i < n && c->n_guesses < limit; i++) {
@@ -116,6 +123,10 @@ int xp_max_held(const xp_cache *c, int layer) {
 }
 
 void xp_begin_step(xp_cache *c, int tokens, bool prefill) {
+    if (!c->lazy && !c->wanted.fixed && xp_pressure_look(&c->pressure)) {
+        c->pressure.done = true;
+        xp_shrink(c, 1.0 / 8);
+    }
     xp_res_begin_step(c->residency, tokens, prefill);
     if (xp_preload_pending(c)) xp_fill_step(c);
 }
@@ -290,8 +301,8 @@ void xp_get_stats(const xp_cache *c, xp_stats *out) {
     *out = c->stats;
     out->bytes_read = xp_reader_bytes(c->reader);
     out->reads = xp_reader_reads(c->reader);
-    out->slot_bytes = c->memory_bytes;
-    out->slots = c->n_slots;
+    out->slot_bytes = c->memory_bytes - c->given_back;
+    out->slots = c->n_slots - c->stats.shrunk_slots;
     out->direct_io = xp_reader_direct(c->reader);
     out->io = xp_reader_io(c->reader);
     out->policy = c->options.policy;

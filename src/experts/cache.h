@@ -4,6 +4,7 @@
 
 #include "experts/fixed.h"
 #include "experts/pack.h"
+#include "experts/pressure.h"
 #include "experts/reader.h"
 #include "experts/residency.h"
 
@@ -13,6 +14,7 @@ enum { XP_MAX_GUESSES = 32, XP_MAX_FILLS = 4, XP_MAX_JOBS = 256 };
  * went wrong and a ticket still holds it). */
 typedef struct xp_slot {
     char *memory;
+    size_t bytes;
     xp_job *job;
     bool loaded;
     bool guess; /* read because of a hint, not asked for yet */
@@ -60,6 +62,8 @@ struct xp_cache {
     bool *scratch_hits;
     xp_fills fills;
     xp_wanted wanted;
+    xp_pressure pressure;
+    uint64_t given_back; /* bytes of slots that were returned to the system */
     xp_stats stats;
 };
 

@@ -70,7 +70,8 @@ typedef struct xp_options {
     xp_policy policy;
     xp_io io;
     bool buffered;         /* through the page cache instead of O_DIRECT */
-    int prefetch;          /* hinted experts a layer at most; 0 off; -1 auto */
+    int prefetch;          /* hinted experts a layer at most; 0 or less: off */
+    bool prefetch_may_stop; /* stop by itself when it reads more for nothing than it saves */
     int io_threads, depth; /* 0: defaults, or what `tune` stored */
     const char *pack_dir;  /* a packed store to read instead of the original files, or NULL */
     bool lock;             /* mlock the slots */
@@ -145,6 +146,7 @@ typedef struct xp_stats {
     uint64_t exposed_ns;                /* time xp_wait stood still */
     uint64_t slot_bytes;                /* memory held for slots */
     int slots;
+    int shrunk_slots;                   /* given back because memory ran short (pressure.h) */
     bool direct_io;
     xp_io io;
     xp_policy policy;

@@ -122,7 +122,8 @@ static fm_status take_memory(xp_cache *c, const uint64_t *class_bytes, fm_error 
     char *next = c->memory;
     for (int s = 0; s < c->n_slots; s++) {
         c->slots[s].memory = next;
-        next += class_bytes[xp_res_size_class(c->residency, s)];
+        c->slots[s].bytes = class_bytes[xp_res_size_class(c->residency, s)];
+        next += c->slots[s].bytes;
     }
     return FM_OK;
 }

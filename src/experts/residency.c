@@ -376,6 +376,27 @@ void xp_res_drop(xp_residency *r, int index) {
     k->empty[k->n_empty++] = index;
 }
 
+/* The layer with the largest share pays; where layers lend, whoever holds the cheapest expert. */
+int xp_res_retire(xp_residency *r) {
+    layer *most = NULL;
+    for (int i = 0; i < r->n_layers; i++) {
+        layer *l = &r->layers[i];
+        if (l->is.slots > l->is.top_k && (!most || l->is.slots > most->is.slots)) most = l;
+    }
+    if (!most) return -1;
+    size_class *k = &r->classes[most->is.size_class];
+    int s;
+    if (k->n_empty && (r->lend || most->n_held < most->is.slots)) {
+        s = k->empty[--k->n_empty];
+    } else {
+        s = r->lend ? cheapest_of_class(r, most) : cheapest_of(r, most);
+        if (s < 0) return -1;
+        take_out(r, s);
+    }
+    most->is.slots--;
+    return s;
+}
+
 void xp_res_order(const xp_residency *r, int layer_index, int *experts, int *picks, int n) {
     const int *slot_of = r->layers[layer_index].slot_of;
     int front = 0;

@@ -48,6 +48,10 @@ void xp_res_set_busy(xp_residency *r, int slot, bool busy);
 /* Forget what an unpinned slot holds (a failed read, capacity 0). */
 void xp_res_drop(xp_residency *r, int slot);
 
+/* Take a slot out of use for good: an empty one, else the cheapest expert's of all layers that keep
+ * top_k. -1: none can go. */
+int xp_res_retire(xp_residency *r);
+
 int xp_res_slot_of(const xp_residency *r, int layer, int expert); /* -1: not resident */
 void xp_res_content(const xp_residency *r, int slot, int *layer, int *expert); /* -1: empty */
 

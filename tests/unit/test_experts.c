@@ -212,6 +212,34 @@ static void failing_allocations(void **state) {
     assert_true(nth > 10 && nth < 1000);
 }
 
+/* Slots given back are not used again, the rest serves on, and no layer falls below a token's need. */
+static void shrinking(void **state) {
+    const world *w = *state;
+    for (int kind = 0; kind < 2; kind++) {
+        xp_options o = with_capacity(kind ? -1 : 10);
+        o.slot_bytes = 2 * xp_floor_bytes(&w->source, &o);
+        xp_cache *c;
+        fm_error err;
+        assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_OK);
+        run_steps(c, w, 20);
+        xp_stats before, after;
+        xp_get_stats(c, &before);
+        assert_int_equal(xp_shrink(c, 0.25), before.slots / 4);
+        run_steps(c, w, 20);
+        xp_get_stats(c, &after);
+        assert_int_equal(after.slots, before.slots - before.slots / 4);
+        assert_true(after.slot_bytes < before.slot_bytes);
+        xp_shrink(c, 1);
+        run_steps(c, w, 20);
+        xp_get_stats(c, &after);
+        assert_true(after.slots >= LAYERS * TOP_K);
+        xp_close(c);
+    }
+    assert_true(xp_pressure_parse_psi("some avg10=12.50 avg60=1.00\nfull avg10=3") == 12.5);
+    assert_true(xp_pressure_parse_psi("") == 0);
+    assert_int_equal(xp_pressure_parse_events("low 1\nhigh 2\nmax 30\noom 4\n"), 32);
+}
+
 static void policy_keys(void **state) {
     (void)state;
     /* The seed's vectors at step 200: (f, last) -> P = f * 0.25^((200 - last) / 128). */
@@ -240,6 +268,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(failing_reads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(shrinking_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(failing_allocations, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(shrinking, set_up, tear_down),
         cmocka_unit_test(policy_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -298,6 +298,8 @@ static void read_mixer(md_arch *c, md_fields *f, int n)
     const json_t *types = y->reads_layer_types ? md_field_array(f, "layer_types") : NULL;
     if (!types) {
         l->mixer = is_full_attention(c, f, n) ? y->mixer : y->second;
+        if (y->windows && n % 2 == 0) /* gpt-oss: every second layer slides */
+            l->window = md_field_int(f, "sliding_window", 1, 1 << 30, MD_REQUIRED);
         return;
     }
     const char *type = json_string_value(json_array_get(types, (size_t)n));

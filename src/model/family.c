@@ -11,6 +11,7 @@ static const md_family *const families[] = {
     &md_deepseek_v2, &md_deepseek_v3,   &md_hunyuan,      &md_jamba,       &md_phimoe,
     &md_minimax,     &md_granitemoe,    &md_granitemoehybrid, &md_gpt_oss, &md_dots1,
     &md_ernie4_5_moe, &md_bailing_moe,
+    &md_klear,
 };
 
 enum { N_FAMILIES = sizeof families / sizeof *families };

@@ -100,7 +100,8 @@ typedef struct md_names {
     const char *each;        /* experts, below moe: raw layouts */
     const char *proj[3];     /* gate_proj up_proj down_proj of one raw expert */
     const char *shared;      /* below the layer: mlp.shared_expert */
-    const char *shared_switch; /* below the layer: mlp.shared_expert_gate; no default */
+    const char *shared_switch; /* below the layer: mlp.shared_expert_gate; no default. One row: the
+                                  shared expert times its sigmoid; see shared_mix for two */
     const char *shared_fused;  /* below the layer: one matrix gate|up, and its output; no default */
     const char *shared_output;
 } md_names;
@@ -150,6 +151,7 @@ typedef struct md_family {
     const char *experts_field, *top_k_field, *width_field; /* NULL: num_experts,
                                                    num_experts_per_tok, moe_intermediate_size */
     md_shared_rule shared_rule;
+    bool shared_mix; /* the switch has two rows: softmax weighs routed and shared experts */
     const char *shared_field;
     md_router router;
     md_normalise_rule normalise;

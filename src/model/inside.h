@@ -189,7 +189,7 @@ struct md_run {
     float *expert_hidden, *expert_scratch; /* [bundle_rows][I] */
     float *outputs;      /* [n k][hidden] */
     float *shared_hidden, *shared_scratch; /* [n][Is] */
-    float *shared_switch;                  /* [n] */
+    float *shared_switch;                  /* [n][1 or 2] */
     float *shared_out;                     /* [n][hidden] */
     int bundle_rows;
 };

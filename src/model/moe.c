@@ -57,7 +57,8 @@ static void first_products(moe *m)
     if (swtch->rows)
         items[n++] = (md_item){.w = swtch,
                                .x = &act[md_group_of(swtch) == group ? 0 : second],
-                               .y = r->shared_switch, .y_stride = 1, .t1 = m->n};
+                               .bias = w->bias[MD_SHARED_SWITCH], .y = r->shared_switch,
+                               .y_stride = (size_t)swtch->rows, .t1 = m->n};
     m->shared_done = !gate->rows;
     md_run_items(r, items, n);
 }
@@ -407,8 +408,13 @@ static void add_up(void *arg, int t, int worker)
                     hidden);
     if (!m->l->w.mat[MD_SHARED_GATE].rows) return;
     const float *shared = r->shared_out + (size_t)t * (size_t)hidden;
-    bool gated = m->l->w.mat[MD_SHARED_SWITCH].rows > 0;
-    kn_axpy(r->isa, y, gated ? kn_sigmoidf(r->shared_switch[t]) : 1, shared, hidden);
+    int rows = m->l->w.mat[MD_SHARED_SWITCH].rows;
+    if (rows == 2) { /* softmax of the two */
+        float *both = r->shared_switch + 2 * (size_t)t;
+        float routed = kn_sigmoidf(both[0] - both[1]);
+        kn_scale(r->isa, y, routed, hidden);
+        kn_axpy(r->isa, y, 1 - routed, shared, hidden);
+    } else kn_axpy(r->isa, y, rows ? kn_sigmoidf(r->shared_switch[t]) : 1, shared, hidden);
 }
 
 fm_status md_moe(md_run *r, int layer, fm_error *err)

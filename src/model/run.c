@@ -101,7 +101,7 @@ static void lay_out_experts(md_run *r, bump *b, const sizes *s)
     r->outputs = floats(b, pairs, s->hidden);
     r->shared_hidden = floats(b, s->n, s->shared_width);
     r->shared_scratch = floats(b, s->n, s->shared_width);
-    r->shared_switch = floats(b, s->n, 1);
+    r->shared_switch = floats(b, s->n, 2);
     r->shared_out = floats(b, s->n, s->shared_width ? s->hidden : 0);
 }
 

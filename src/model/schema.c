@@ -240,8 +240,10 @@ static void add_shared(builder *b)
     matrix(b, n->shared, "up_proj", MD_SHARED_UP, width, c->hidden);
     matrix(b, n->shared, "down_proj", MD_SHARED_DOWN, c->hidden, width);
     if (!n->shared_switch) return;
-    matrix(b, NULL, n->shared_switch, MD_SHARED_SWITCH, 1, c->hidden)->bits =
-        c->family->switch_8bit ? 8 : MD_BITS_GLOBAL;
+    md_spec *s = matrix(b, NULL, n->shared_switch, MD_SHARED_SWITCH, c->family->shared_mix ? 2 : 1,
+                        c->hidden);
+    s->bits = c->family->switch_8bit ? 8 : MD_BITS_GLOBAL;
+    s->bias = c->family->shared_mix;
 }
 
 static void add_moe(builder *b)

@@ -584,9 +584,61 @@ def ernie4_5_moe(s):
     finish(s, c["tie_word_embeddings"])
 
 
+def Klear(s):
+    c = base(s, head_dim=s.pick(16, 32))
+    expert_count(s, c)
+    c.update(norm_topk_prob=s.chance(), n_shared_experts=s.pick(1, 2), decoder_sparse_step=s.pick(1, 1, 2), mlp_only_layers=[],
+             tie_word_embeddings=s.chance(0.3), attention_bias=False, rope_scaling=None)
+    for n in range(c["num_hidden_layers"]):
+        p = attention(s, n, c["head_dim"])
+        s.norm(p + ".q_norm", c["head_dim"])
+        s.norm(p + ".k_norm", c["head_dim"])
+        layer_norms(s, n)
+        p, h = f"{s.root}layers.{n}.mlp", c["hidden_size"]
+        if (n + 1) % c["decoder_sparse_step"]:
+            s.mlp(p, h, c["intermediate_size"])
+            continue
+        s.linear(p + ".gate", c["num_experts"], h, gain=2)
+        s.put(p + ".expert_bias", s.rng.normal(size=c["num_experts"]) * 0.2)
+        s.experts(p + ".experts", c["num_experts"], h, c["moe_intermediate_size"])
+        s.mlp(p + ".shared_experts", h, c["moe_intermediate_size"] * c["n_shared_experts"])
+        s.linear(p + ".coefficient", 2, h, bias=True)
+    finish(s, c["tie_word_embeddings"])
+
+
+def bailing_moe(s):
+    c = base(s, head_dim=s.pick(16, 32))
+    noaux_config(s, c)
+    c["num_experts"], c["num_shared_experts"] = c.pop("n_routed_experts"), c.pop("n_shared_experts")
+    c.update(use_qk_norm=s.chance(), partial_rotary_factor=s.pick(0.5, 1.0), score_function=s.pick("softmax", "sigmoid"),
+             use_bias=False, use_qkv_bias=False, norm_head=False, rope_scaling=None, tie_word_embeddings=False)
+    h, nq, nkv, hd = (c[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"))
+    for n in range(c["num_hidden_layers"]):
+        p = f"{s.root}layers.{n}.attention"
+        s.linear(p + ".query_key_value", (nq + 2 * nkv) * hd, h)
+        s.linear(p + ".dense", h, nq * hd)
+        if c["use_qk_norm"]:
+            s.norm(p + ".query_layernorm", hd)
+            s.norm(p + ".key_layernorm", hd)
+        layer_norms(s, n)
+        p = f"{s.root}layers.{n}.mlp"
+        if n < c["first_k_dense_replace"]:
+            s.mlp(p, h, c["intermediate_size"])
+            continue
+        s.linear(p + ".gate.gate_proj", c["num_experts"], h, gain=2)
+        if c["score_function"] == "sigmoid" or s.chance():
+            s.put(p + ".gate.expert_bias", s.rng.normal(size=c["num_experts"]) * 0.05)
+        s.experts(p + ".switch_mlp", c["num_experts"], h, c["moe_intermediate_size"])
+        s.mlp(p + ".shared_experts", h, c["moe_intermediate_size"] * c["num_shared_experts"])
+    finish(s, False)
+    rename(s, ".embed_tokens.", ".word_embeddings.")
+    s.linears = [k.replace(".embed_tokens", ".word_embeddings") for k in s.linears]
+
+
 FAMILIES = {f.__name__: f for f in (
     qwen2_moe, qwen3_moe, qwen3_vl_moe, qwen3_next, qwen3_5_moe, mixtral, olmoe, glm4_moe, deepseek, deepseek_v2, deepseek_v3,
-    hunyuan, jamba, phimoe, minimax_m2, granitemoe, granitemoehybrid, gpt_oss, dots1, ernie4_5_moe)}
+    hunyuan, jamba, phimoe, minimax_m2, granitemoe, granitemoehybrid, gpt_oss, dots1, ernie4_5_moe, Klear,
+    bailing_moe)}
 FAMILIES.update(glm4_moe_lite=deepseek_v3, kimi_k2=deepseek_v3)
 RAW_FP8 = {"deepseek_v3", "kimi_k2", "minimax_m2"}
 # what has the layout G, G-T or L when raw; the others keep one tensor an expert
@@ -754,7 +806,7 @@ def generate(family, seed, folder, layout=None, small=False):
     s = Sketch(family, rng, small)
     FAMILIES[family](s)
     layout = layout or s.pick("mlx", "mlx", "mlx", "raw", "raw", "old")
-    if layout == "old" and (family in RAW_STACKED or family in ("gpt_oss", "dots1")):
+    if layout == "old" and (family in RAW_STACKED or family in ("gpt_oss", "dots1", "Klear")):
         layout = "mlx"
     if layout == "raw":
         tensors = original(s)

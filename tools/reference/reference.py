@@ -223,17 +223,22 @@ class Model:
 
     def gqa(self, n, x):
         c, kind, p = self.config, self.kind, f"{self.root}layers.{n}.self_attn"
+        if kind == "bailing_moe":
+            p = f"{self.root}layers.{n}.attention"
         nq = c["num_attention_heads"]
         nkv = c.get("num_key_value_heads") or nq
         own = kind in ("mixtral", "qwen2_moe", "hunyuan", "jamba", "phimoe", "granitemoe", "granitemoehybrid", "deepseek")
         hd = self.hidden // nq if own else c.get("head_dim") or self.hidden // nq
-        q = self.linear(p + ".q_proj", x)
+        if kind == "bailing_moe":
+            q, k, v = np.split(self.linear(p + ".query_key_value", x), [nq * hd, (nq + nkv) * hd])
+        else:
+            q = self.linear(p + ".q_proj", x)
         gate = None
         if kind in ("qwen3_next", "qwen3_5_moe"):
             q, gate = (part.reshape(-1) for part in np.split(q.reshape(nq, 2 * hd), 2, axis=1))
         if kind == "hunyuan" and c.get("use_cla") and n % c.get("cla_share_factor", 2):
             k, v = self.state["shared kv"]
-        else:
+        elif kind != "bailing_moe":
             k, v = self.linear(p + ".k_proj", x), self.linear(p + ".v_proj", x)
             self.state["shared kv"] = k, v
         if kind in ("olmoe", "minimax") and (kind == "olmoe" or c.get("use_qk_norm", True)):
@@ -242,7 +247,10 @@ class Model:
         if kind == "olmoe" and c.get("clip_qkv"):
             q, k, v = (np.clip(t, -c["clip_qkv"], c["clip_qkv"]) for t in (q, k, v))
         q, k, v = q.reshape(nq, hd), k.reshape(nkv, hd), v.reshape(nkv, hd)
-        if kind in ("qwen3_moe", "qwen3_next", "qwen3_5_moe", "dots1") or (kind == "glm4_moe" and c.get("use_qk_norm")):
+        if kind == "bailing_moe" and c.get("use_qk_norm"):
+            q = rms(q, self.floats(p + ".query_layernorm.weight"), self.eps)
+            k = rms(k, self.floats(p + ".key_layernorm.weight"), self.eps)
+        if kind in ("qwen3_moe", "qwen3_next", "qwen3_5_moe", "dots1", "Klear") or (kind == "glm4_moe" and c.get("use_qk_norm")):
             q = rms(q, self.norm_weight(p + ".q_norm.weight"), self.eps)
             k = rms(k, self.norm_weight(p + ".k_norm.weight"), self.eps)
         if not (kind == "jamba" or (kind == "granitemoehybrid" and c.get("position_embedding_type", "rope") == "nope")):
@@ -259,6 +267,8 @@ class Model:
             types = c.get("layer_types") or ["sliding_attention", "full_attention"] * self.n_layers
             window = c["sliding_window"] if types[n] == "sliding_attention" else None
         out = self.heads(q, k, v, n, scale, sinks, window).reshape(-1)
+        if kind == "bailing_moe":
+            return self.linear(p + ".dense", out)
         return self.linear(p + ".o_proj", out if gate is None else out * sigmoid(gate))
 
     def mla(self, n, x):
@@ -362,10 +372,10 @@ class Model:
 
     # routers: -> (experts, weights)
 
-    def noaux(self, logits, bias, k, config_norm, scale, single=False):
-        """single: also a single chosen expert is normalised"""
+    def noaux(self, logits, bias, k, config_norm, scale, single=False, scored=False):
+        """single: also a single chosen expert is normalised; scored: the logits are scores already"""
         c = self.config
-        s = sigmoid(logits)
+        s = logits if scored else sigmoid(logits)
         choice = s + bias
         groups = c.get("n_group") or 1
         if groups > 1:
@@ -400,12 +410,22 @@ class Model:
         if kind == "hunyuan":
             k = c["moe_topk"][n] if isinstance(c["moe_topk"], list) else c["moe_topk"]
         gate = {"hunyuan": ".gate.wg", "jamba": ".router", "gpt_oss": ".router", "granitemoe": ".router.layer",
-                "granitemoehybrid": ".router.layer"}.get(kind, ".gate")
+                "granitemoehybrid": ".router.layer",
+                "bailing_moe": ".gate.gate_proj" if self.has(moe + ".gate.gate_proj") else ".gate"}.get(kind, ".gate")
         logits = self.linear(moe + gate, x)
         if kind in ("glm4_moe", "glm4_moe_lite", "deepseek_v3", "dots1"):
             bias = self.floats(moe + ".gate.e_score_correction_bias")
             scale = c.get("routed_scaling_factor", 1.8 if kind == "glm4_moe_lite" else 1.0)
             return self.noaux(logits, bias, k, c.get("norm_topk_prob", True), scale)
+        if kind == "Klear":
+            s = sigmoid(logits)
+            e = top(s + self.floats(moe + ".expert_bias"), k)
+            return e, s[e] / s[e].sum() if c.get("norm_topk_prob") else s[e]
+        if kind == "bailing_moe":
+            s = sigmoid(logits) if c.get("score_function") == "sigmoid" else softmax(logits)
+            name = moe + ".gate.expert_bias"
+            bias = self.floats(name) if name in self.tensors else 0
+            return self.noaux(s, bias, k, c.get("norm_topk_prob"), c.get("routed_scaling_factor", 1.0), scored=True)
         if kind == "minimax":
             return self.noaux(logits, self.floats(moe + ".e_score_correction_bias"), k, True, 1.0, single=True)
         if kind == "phimoe" and self.routing == "hf":
@@ -458,6 +478,9 @@ class Model:
         for shared in ("shared_expert", "shared_experts", "shared_mlp"):
             if self.has(f"{module}.{shared}.gate_proj"):
                 s = self.mlp(f"{module}.{shared}", x)
+                if self.has(module + ".coefficient"):
+                    routed, c2 = softmax(self.linear(module + ".coefficient", x))
+                    y, s = y * routed, s * c2
                 if self.has(module + ".shared_expert_gate"):
                     s = s * sigmoid(self.linear(module + ".shared_expert_gate", x))
                 y = y + s
@@ -484,7 +507,7 @@ class Model:
         layer = f"{self.root}layers.{n}"
         if self.has(layer + ".self_attn.kv_a_proj_with_mqa"):
             return self.mla(n, x)
-        if self.has(layer + ".self_attn.o_proj"):
+        if self.has(layer + ".self_attn.o_proj") or self.kind == "bailing_moe":
             return self.gqa(n, x)
         if self.has(layer + ".linear_attn.out_proj"):
             return self.delta(n, x)

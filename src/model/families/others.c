@@ -109,3 +109,20 @@ const md_family md_bailing_moe = {
     .router_8bit = true,
     .only = (const md_only[]){{"norm_head", "false"}, {NULL, NULL}},
 };
+
+const md_family md_klear = {
+    .model_type = "Klear",
+    .names = {.router_bias = "expert_bias",
+              .stacked = "experts",
+              .shared = "mlp.shared_experts",
+              .shared_switch = "mlp.coefficient"},
+    .bias = MD_BIAS_CONFIG,
+    .qk_norm = MD_QK_HEAD,
+    .moe_rule = MD_MOE_STEP,
+    .shared_rule = MD_SHARED_COUNT,
+    .shared_field = "n_shared_experts",
+    .shared_mix = true,
+    .router = {.score = MD_SCORE_SIGMOID, .bias = true},
+    .normalise = MD_NORM_CONFIG,
+    .router_8bit = true,
+};

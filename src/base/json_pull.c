@@ -90,7 +90,8 @@ static bool unescape(bs_json *j)
     char kind = *j->at++;
     const char *simple = kind ? strchr(names, kind) : NULL;
     if (simple) return bs_buf_putc(&j->scratch, values[simple - names]);
-    if (kind != 'u' || !hex4(j->at, j->end, &c)) return fail(j, "a wrong escape in a string"), false;
+    if (kind != 'u' || !hex4(j->at, j->end, &c))
+        return fail(j, "a wrong escape in a string"), false;
     j->at += 4;
     if (c >= 0xDC00 && c <= 0xDFFF) return fail(j, "a lone surrogate in a string"), false;
     if (c >= 0xD800 && c <= 0xDBFF) {
@@ -109,7 +110,8 @@ static bool plain_run(bs_json *j)
     const unsigned char *p = (const unsigned char *)j->at, *end = (const unsigned char *)j->end;
     while (p < end && *p != '"' && *p != '\\') {
         int n = *p < 0x20 ? 0 : *p < 0x80 ? 1 : utf8_length(p, end);
-        if (!n) return fail(j, *p < 0x20 ? "a control character in a string" : "invalid UTF-8"), false;
+        if (!n)
+            return fail(j, *p < 0x20 ? "a control character in a string" : "invalid UTF-8"), false;
         p += n;
     }
     j->at = (const char *)p;
@@ -252,14 +254,33 @@ bs_json_event bs_json_next(bs_json *j)
     return object && j->expect_key ? key(j) : value(j);
 }
 
+/* Behind the container that opens at p: brackets are counted, strings passed over, nothing else is
+ * looked at. NULL: it does not close. */
+static const char *container_end(const char *p, const char *end)
+{
+    for (int depth = 0; p < end; p++) {
+        if (*p == '"') {
+            for (p++; p < end && *p != '"'; p++)
+                if (*p == '\\') p++;
+        } else if (*p == '{' || *p == '[') depth++;
+        else if ((*p == '}' || *p == ']') && !--depth) return p + 1;
+    }
+    return NULL;
+}
+
 bool bs_json_skip(bs_json *j, const char **start, size_t *length)
 {
-    int depth = j->depth;
     skip_space(j);
     const char *from = j->at;
-    do {
-        if (bs_json_next(j) <= BS_JSON_DONE) return false;
-    } while (j->depth > depth || j->last == BS_JSON_KEY);
+    if (j->what || j->last != BS_JSON_KEY || from >= j->end)
+        return fail(j, "a value is expected"), false;
+    if (*from == '{' || *from == '[') {
+        const char *end = container_end(from, j->end);
+        if (!end) return fail(j, "the file ends too early"), false;
+        j->at = end;
+        j->after_value = true;
+        j->last = BS_JSON_NULL;
+    } else if (bs_json_next(j) <= BS_JSON_DONE) return false;
     if (start) *start = from;
     if (length) *length = (size_t)(j->at - from);
     return true;
@@ -286,6 +307,6 @@ bool bs_json_uint(const bs_json *j, uint64_t max, uint64_t *out)
 fm_status bs_json_fail(const bs_json *j, const char *path, fm_error *err)
 {
     const char *what = j->what ? j->what : "not what was expected here";
-    return fm_fail(err, what == no_memory ? FM_E_NOMEM : FM_E_FORMAT, "%s: JSON, byte %zu: %s", path,
-                   (size_t)(j->at - j->begin), what);
+    return fm_fail(err, what == no_memory ? FM_E_NOMEM : FM_E_FORMAT, "%s: JSON, byte %zu: %s",
+                   path, (size_t)(j->at - j->begin), what);
 }

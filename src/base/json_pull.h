@@ -1,6 +1,6 @@
-/* json_pull.h - a pull parser for JSON: one event a call, no tree, no recursion, no allocation but one
- * scratch buffer for strings that hold escapes. For files of megabytes of which we keep arrays of
- * our own; small documents are better served by jansson.
+/* json_pull.h - a pull parser for JSON: one event a call, no tree, no recursion, no allocation but
+ * one scratch buffer for strings that hold escapes. For files of megabytes of which we keep arrays
+ * of our own; small documents are better served by jansson.
  *
  * Strict RFC 8259 syntax; strings must be valid UTF-8 and may hold U+0000; lone surrogate escapes
  * are refused. Nesting is limited to BS_JSON_DEPTH. */
@@ -45,8 +45,9 @@ void bs_json_init(bs_json *j, const char *data, size_t n);
 void bs_json_free(bs_json *j);
 bs_json_event bs_json_next(bs_json *j);
 
-/* After a KEY: its value is passed over;
- * *start and *length (may be NULL) get its bytes. False on an error, as BS_JSON_ERROR. */
+/* After a KEY: its value is passed over. Inside objects and arrays only brackets and strings are
+ * looked at, so what is skipped is not known to be well-formed. *start and *length (may be NULL)
+ * get its bytes. False on an error, as BS_JSON_ERROR. */
 bool bs_json_skip(bs_json *j, const char **start, size_t *length);
 
 /* Is the current key or string exactly this? */

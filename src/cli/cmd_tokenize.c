@@ -60,9 +60,11 @@ static fm_status line(const tx_tokenizer *t, const bs_buf *in, tx_ids *ids, fm_e
     ids->length = 0;
     fm_status status;
     if (!v) status = fm_fail(err, FM_E_FORMAT, "not JSON: %s", why.text);
-    else if (!json_is_string(text)) status = fm_fail(err, FM_E_FORMAT, "the line has no \"text\" string");
+    else if (!json_is_string(text))
+        status = fm_fail(err, FM_E_FORMAT, "the line has no \"text\" string");
     else
-        status = tx_encode(t, json_string_value(text), json_string_length(text), special ? TX_ADD_SPECIAL : 0, ids, err);
+        status = tx_encode(t, json_string_value(text), json_string_length(text),
+                           special ? TX_ADD_SPECIAL : 0, ids, err);
     json_decref(v);
     return status;
 }

@@ -21,10 +21,12 @@ struct tx_chat {
     bool can_think;
 };
 
-/* --- files ---------------------------------------------------------------------------------------------- */
+/* --- files
+ * ---------------------------------------------------------------------------------------------- */
 
 /* The file's text; *found false when it is not there. */
-static fm_status read_text(const char *dir, const char *name, bs_buf *out, bool *found, fm_error *err)
+static fm_status read_text(const char *dir, const char *name, bs_buf *out, bool *found,
+                           fm_error *err)
 {
     char *path = bs_path_join(dir, name);
     if (!path) return fm_fail_nomem(err, "reading a chat template");
@@ -47,9 +49,11 @@ static fm_status read_json(const char *dir, const char *name, json_t **out, fm_e
     return status;
 }
 
-/* --- templates --------------------------------------------------------------------------------------------- */
+/* --- templates
+ * --------------------------------------------------------------------------------------------- */
 
-static fm_status compile(const char *s, size_t n, const char *name, tx_template **out, fm_error *err)
+static fm_status compile(const char *s, size_t n, const char *name, tx_template **out,
+                         fm_error *err)
 {
     tx_template *t = NULL;
     fm_status status = tx_template_compile(s, n, name, &t, err);
@@ -66,13 +70,15 @@ static fm_status from_config(tx_chat *c, const json_t *v, fm_error *err)
     const json_t *item;
     fm_status status = FM_OK;
     if (json_is_string(v))
-        return compile(json_string_value(v), json_string_length(v), "chat_template", &c->template_, err);
+        return compile(json_string_value(v), json_string_length(v), "chat_template", &c->template_,
+                       err);
     json_array_foreach((json_t *)v, i, item)
     {
         const char *name = json_string_value(json_object_get(item, "name"));
         const json_t *text = json_object_get(item, "template");
         bool tools = name && !strcmp(name, "tool_use");
-        if (status || !name || !json_is_string(text) || (!tools && strcmp(name, "default"))) continue;
+        if (status || !name || !json_is_string(text) || (!tools && strcmp(name, "default")))
+            continue;
         status = compile(json_string_value(text), json_string_length(text), "chat_template",
                          tools ? &c->tool_template : &c->template_, err);
     }
@@ -98,7 +104,8 @@ static fm_status read_template(tx_chat *c, const char *dir, const json_t *config
     return status;
 }
 
-/* --- special tokens ----------------------------------------------------------------------------------------- */
+/* --- special tokens
+ * ----------------------------------------------------------------------------------------- */
 
 static const json_t *content_of(const json_t *v)
 {
@@ -114,7 +121,8 @@ static fm_status read_special(tx_chat *c, const json_t *config, const json_t *ma
         strcat(key, "_token");
         const json_t *v = content_of(json_object_get(config, key));
         if (!v && !json_object_get(config, key)) v = content_of(json_object_get(map, key));
-        if (v && !(c->special[i] = bs_strdup(json_string_value(v)))) return fm_fail_nomem(err, "reading a model's tokens");
+        if (v && !(c->special[i] = bs_strdup(json_string_value(v))))
+            return fm_fail_nomem(err, "reading a model's tokens");
     }
     return FM_OK;
 }
@@ -150,7 +158,9 @@ static fm_status read_eos(tx_chat *c, const char *dir, fm_error *err)
     fm_status status = read_json(dir, "generation_config.json", &generation, err);
     if (!status) status = read_json(dir, "config.json", &config, err);
     bool ok = status || add_eos_of(c, generation);
-    if (ok && !status && (!c->n_eos || (c->n_eos == 1 && !c->eos[0] && json_is_integer(json_object_get(generation, "eos_token_id"))))) {
+    if (ok && !status &&
+        (!c->n_eos || (c->n_eos == 1 && !c->eos[0] &&
+                       json_is_integer(json_object_get(generation, "eos_token_id"))))) {
         const json_t *own = json_object_get(config, "eos_token_id");
         bool has = own && !json_is_null(own);
         if (has) c->n_eos = 0; /* a zero in generation_config does not count */
@@ -170,8 +180,8 @@ static bool blank(const char *s, size_t n)
     return true;
 }
 
-/* Ordinary added tokens whose text stands in the template ("<think>", "<tool_call>") steer the model as
- * special ones do. Runs of spaces do not. */
+/* Ordinary added tokens whose text stands in the template ("<think>", "<tool_call>") steer the
+ * model as special ones do. Runs of spaces do not. */
 static fm_status find_control(tx_chat *c, fm_error *err)
 {
     const tx_template *templates[] = {c->template_, c->tool_template};
@@ -179,12 +189,15 @@ static fm_status find_control(tx_chat *c, fm_error *err)
     bool ok = true;
     c->n_control = 0;
     for (size_t id = 0; ok && id < tx_vocab_size(c->tokenizer); id++) {
-        if (!tx_token_is_added(c->tokenizer, (int32_t)id) || tx_token_is_special(c->tokenizer, (int32_t)id)) continue;
+        if (!tx_token_is_added(c->tokenizer, (int32_t)id) ||
+            tx_token_is_special(c->tokenizer, (int32_t)id))
+            continue;
         bool used = false;
         text.length = 0;
         ok = tx_token_text(c->tokenizer, (int32_t)id, &text);
         if (!ok || blank(text.data, text.length)) continue;
-        for (int i = 0; i < 2; i++) used = used || (templates[i] && strstr(tx_template_source(templates[i]), text.data));
+        for (int i = 0; i < 2; i++)
+            used = used || (templates[i] && strstr(tx_template_source(templates[i]), text.data));
         if (!used) continue;
         int32_t *control = bs_realloc(c->control, c->n_control + 1, sizeof *control);
         if (!(ok = control != NULL)) break;
@@ -195,7 +208,9 @@ static fm_status find_control(tx_chat *c, fm_error *err)
     return ok ? FM_OK : fm_fail_nomem(err, "reading a model's tokens");
 }
 
-/* --- opening ---------------------------------------------------------------------------------------------------- */
+/* --- opening
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static fm_status open_folder(tx_chat *c, const char *dir, fm_error *err)
 {
@@ -289,7 +304,9 @@ bool tx_chat_can_think(const tx_chat *c)
     return c->can_think;
 }
 
-/* --- rendering --------------------------------------------------------------------------------------------------- */
+/* --- rendering
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static const char *const trusted[] = {"bos_token", "eos_token", "pad_token", "unk_token", NULL};
 
@@ -316,7 +333,8 @@ static bool add_defaults(const tx_chat *c, json_t *context)
             ok = ok && !json_object_set_new(context, trusted[i], json_string(c->special[i]));
     for (int i = 0; i < 2; i++) {
         const char *name = i ? "documents" : "tools";
-        if (!json_object_get(context, name)) ok = ok && !json_object_set_new(context, name, json_null());
+        if (!json_object_get(context, name))
+            ok = ok && !json_object_set_new(context, name, json_null());
     }
     return ok;
 }
@@ -325,8 +343,10 @@ fm_status tx_chat_render(const tx_chat *c, const json_t *context, tx_rendered *o
 {
     *out = (tx_rendered){0};
     if (!tx_chat_has_template(c))
-        return fm_fail(err, FM_E_UNSUPPORTED, "this is a base model: it has no chat template; give it raw text (--raw)");
-    if (!json_is_object(context)) return fm_fail(err, FM_E_ARGUMENT, "a template's context must be an object");
+        return fm_fail(err, FM_E_UNSUPPORTED,
+                       "this is a base model: it has no chat template; give it raw text (--raw)");
+    if (!json_is_object(context))
+        return fm_fail(err, FM_E_ARGUMENT, "a template's context must be an object");
     json_t *full = json_copy((json_t *)context);
     fm_status status = full && add_defaults(c, full)
                            ? tx_template_render(choose(c, full), full, trusted, 0, out, err)
@@ -335,7 +355,8 @@ fm_status tx_chat_render(const tx_chat *c, const json_t *context, tx_rendered *o
     return status;
 }
 
-fm_status tx_chat_raw_prompt(const tx_chat *c, const char *text, size_t n, tx_ids *out, fm_error *err)
+fm_status tx_chat_raw_prompt(const tx_chat *c, const char *text, size_t n, tx_ids *out,
+                             fm_error *err)
 {
     const char *bos = c->special[0];
     size_t length = bos ? strlen(bos) : 0;
@@ -347,5 +368,6 @@ fm_status tx_chat_raw_prompt(const tx_chat *c, const char *text, size_t n, tx_id
 fm_status tx_chat_encode(const tx_chat *c, const tx_rendered *r, tx_ids *out, fm_error *err)
 {
     tx_control control = {c->control, c->n_control};
-    return tx_encode_segments(c->tokenizer, r->text.data, r->text.length, r->segments, r->n_segments, &control, 0, out, err);
+    return tx_encode_segments(c->tokenizer, r->text.data, r->text.length, r->segments,
+                              r->n_segments, &control, 0, out, err);
 }

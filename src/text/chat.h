@@ -1,8 +1,8 @@
 /* chat.h - from messages to a prompt, and from what the model writes back to a message.
  *
- * A tx_chat is read from a model folder beside its tokenizer: the chat template, the special tokens'
- * names and the end-of-turn ids. It does not change after it was opened and may be used from many
- * threads at once. JSON values are jansson's; this room only reads what it is given. */
+ * A tx_chat is read from a model folder beside its tokenizer: the chat template, the special
+ * tokens' names and the end-of-turn ids. It does not change after it was opened and may be used
+ * from many threads at once. JSON values are jansson's; this room only reads what it is given. */
 #ifndef TEXT_CHAT_H
 #define TEXT_CHAT_H
 
@@ -14,9 +14,9 @@ typedef struct tx_chat tx_chat;
 
 /* Read the template (chat_template.jinja, else tokenizer_config.json's chat_template: a string or
  * a list of {name, template}, else chat_template.json) and the EOS ids (generation_config.json's
- * replace config.json's; else the tokenizer's eos_token). A folder without a template is a base model:
- * opened, and tx_chat_has_template is false. dir may also name a tokenizer.json: its folder is meant.
- * t must outlive the chat. */
+ * replace config.json's; else the tokenizer's eos_token). A folder without a template is a base
+ * model: opened, and tx_chat_has_template is false. dir may also name a tokenizer.json: its folder
+ * is meant. t must outlive the chat. */
 fm_status tx_chat_open(const char *dir, const tx_tokenizer *t, tx_chat **out, fm_error *err);
 void tx_chat_free(tx_chat *c);
 
@@ -44,15 +44,16 @@ typedef struct tx_chat_request {
     json_t *documents; /* array, or NULL */
     json_t *extra;     /* object: chat_template_kwargs; overrides everything below; or NULL */
     bool add_generation_prompt;
-    bool continue_final; /* the last message is an assistant's that is to be gone on with: the prompt
-                          * ends with its content. Not with add_generation_prompt. */
+    bool continue_final; /* the last message is an assistant's that is to be gone on with: the
+                          * prompt ends with its content. Not with add_generation_prompt. */
     int enable_thinking; /* 1 yes, 0 no, -1 the model's default (yes when it can think) */
 } tx_chat_request;
 
 /* How a model writes tool calls. TX_TOOLS_NONE: this template knows no tools. */
 typedef enum tx_tool_format {
     TX_TOOLS_NONE,
-    TX_TOOLS_HERMES,   /* <tool_call>{"name":..,"arguments":..}</tool_call>: Qwen, Hermes, Hunyuan's kin */
+    TX_TOOLS_HERMES,   /* <tool_call>{"name":..,"arguments":..}</tool_call>: Qwen, Hermes, Hunyuan's
+                          kin */
     TX_TOOLS_QWEN_XML, /* <tool_call><function=NAME><parameter=P>..: Qwen3-Coder, Qwen3.5 */
     TX_TOOLS_GLM,      /* <tool_call>NAME<arg_key>K</arg_key><arg_value>V</arg_value></tool_call> */
     TX_TOOLS_DEEPSEEK, /* <｜tool▁calls▁begin｜>... */
@@ -67,10 +68,10 @@ typedef enum tx_tool_format {
 /* A rendered prompt and what the reply will look like. */
 typedef struct tx_prompt {
     tx_ids ids;
-    bs_buf text;               /* what the template printed */
-    tx_segment *segments;      /* markup and content stretches of text */
+    bs_buf text;          /* what the template printed */
+    tx_segment *segments; /* markup and content stretches of text */
     size_t n_segments;
-    bool starts_in_reasoning;  /* the prompt ends inside <think>: the reply begins with reasoning */
+    bool starts_in_reasoning; /* the prompt ends inside <think>: the reply begins with reasoning */
     tx_tool_format tool_format;
 } tx_prompt;
 
@@ -81,8 +82,8 @@ fm_status tx_chat_prompt(const tx_chat *c, const tx_chat_request *request, tx_pr
                          fm_error *err);
 void tx_prompt_free(tx_prompt *p);
 
-/* Render a whole context as it stands (messages, tools, add_generation_prompt...), with what the model adds:
- * special tokens, and tools: null. A request goes through this too. */
+/* Render a whole context as it stands (messages, tools, add_generation_prompt...), with what the
+ * model adds: special tokens, and tools: null. A request goes through this too. */
 fm_status tx_chat_render(const tx_chat *c, const json_t *context, tx_rendered *out, fm_error *err);
 
 /* The source of the template that this context is rendered with; "" for a base model. */
@@ -115,15 +116,16 @@ typedef struct tx_delta {
 typedef fm_status tx_delta_fn(void *arg, const tx_delta *delta, fm_error *err);
 
 /* Splits a reply into content, reasoning and tool calls while it is written. Text that may be the
- * start of a marker is held until that is decided. A call that cannot be read is given back as content,
- * just as the model wrote it. `tools` (may be NULL) are the request's: XML formats take the values' types
- * from their schemas. It is kept (a reference) until tx_reply_free. */
+ * start of a marker is held until that is decided. A call that cannot be read is given back as
+ * content, just as the model wrote it. `tools` (may be NULL) are the request's: XML formats take
+ * the values' types from their schemas. It is kept (a reference) until tx_reply_free. */
 typedef struct tx_reply tx_reply;
 
 fm_status tx_reply_open(const tx_chat *c, const tx_prompt *prompt, json_t *tools, tx_delta_fn *fn,
                         void *arg, tx_reply **out, fm_error *err);
 
-/* The next id that the model chose. EOS ids are for the caller to notice; pushed, they print nothing. */
+/* The next id that the model chose. EOS ids are for the caller to notice; pushed, they print
+ * nothing. */
 fm_status tx_reply_push(tx_reply *r, int32_t id, fm_error *err);
 
 /* The next piece of text, for callers that detokenize themselves. */

@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-/* --- messages ---------------------------------------------------------------------------------------------- */
+/* --- messages
+ * ---------------------------------------------------------------------------------------------- */
 
 /* [{"type":"text","text":..}, ...] -> one string. */
 static fm_status join_parts(const json_t *parts, json_t **out, fm_error *err)
@@ -18,8 +19,10 @@ static fm_status join_parts(const json_t *parts, json_t **out, fm_error *err)
     {
         const char *type = json_string_value(json_object_get(part, "type"));
         const json_t *s = json_is_string(part) ? part : json_object_get(part, "text");
-        if (type && strcmp(type, "text") && strcmp(type, "input_text") && strcmp(type, "output_text"))
-            status = fm_fail(err, FM_E_UNSUPPORTED, "a message has content of type '%s'; only text is supported", type);
+        if (type && strcmp(type, "text") && strcmp(type, "input_text") &&
+            strcmp(type, "output_text"))
+            status = fm_fail(err, FM_E_UNSUPPORTED,
+                             "a message has content of type '%s'; only text is supported", type);
         else if (!json_is_string(s))
             status = fm_fail(err, FM_E_ARGUMENT, "a part of a message's content has no text");
         else if (!bs_buf_append(&text, json_string_value(s), json_string_length(s)))
@@ -43,7 +46,8 @@ static bool parse_arguments(json_t *message)
         const json_t *arguments = json_object_get(f, "arguments");
         if (!json_is_string(arguments)) continue;
         size_t n = json_string_length(arguments);
-        json_t *v = n ? json_loadb(json_string_value(arguments), n, JSON_ALLOW_NUL, NULL) : json_object();
+        json_t *v =
+            n ? json_loadb(json_string_value(arguments), n, JSON_ALLOW_NUL, NULL) : json_object();
         if (v && json_object_set_new(f, "arguments", v)) return false;
     }
     return true;
@@ -52,14 +56,16 @@ static bool parse_arguments(json_t *message)
 static fm_status one_message(json_t *message, size_t i, fm_error *err)
 {
     json_t *content = json_object_get(message, "content"), *joined = NULL;
-    if (!json_is_object(message)) return fm_fail(err, FM_E_ARGUMENT, "messages[%zu] is not an object", i);
+    if (!json_is_object(message))
+        return fm_fail(err, FM_E_ARGUMENT, "messages[%zu] is not an object", i);
     if (!json_is_string(json_object_get(message, "role")))
         return fm_fail(err, FM_E_ARGUMENT, "messages[%zu] has no role", i);
     fm_status status = FM_OK;
     if (json_is_array(content)) status = join_parts(content, &joined, err);
     else if (!content || json_is_null(content)) joined = json_string("");
     else if (!json_is_string(content))
-        return fm_fail(err, FM_E_ARGUMENT, "messages[%zu].content is neither a string nor a list", i);
+        return fm_fail(err, FM_E_ARGUMENT, "messages[%zu].content is neither a string nor a list",
+                       i);
     else joined = json_incref(content);
     if (status) return status;
     if (!joined || json_object_set_new(message, "content", joined) || !parse_arguments(message))
@@ -82,7 +88,8 @@ static fm_status read_messages(const json_t *messages, json_t **out, fm_error *e
     return FM_OK;
 }
 
-static fm_status make_context(const tx_chat *c, const tx_chat_request *q, json_t **out, fm_error *err)
+static fm_status make_context(const tx_chat *c, const tx_chat_request *q, json_t **out,
+                              fm_error *err)
 {
     json_t *context = *out = json_object(), *messages = NULL;
     if (!context) return fm_fail_nomem(err, "reading messages");
@@ -91,15 +98,18 @@ static fm_status make_context(const tx_chat *c, const tx_chat_request *q, json_t
     bool ok = !status && !json_object_set(context, "messages", messages);
     json_decref(messages);
     if (status) return status;
-    if (q->tools && json_array_size(q->tools)) ok = ok && !json_object_set(context, "tools", q->tools);
+    if (q->tools && json_array_size(q->tools))
+        ok = ok && !json_object_set(context, "tools", q->tools);
     if (q->documents) ok = ok && !json_object_set(context, "documents", q->documents);
-    ok = ok && !json_object_set_new(context, "add_generation_prompt", json_boolean(q->add_generation_prompt));
+    ok = ok && !json_object_set_new(context, "add_generation_prompt",
+                                    json_boolean(q->add_generation_prompt));
     ok = ok && !json_object_set_new(context, "enable_thinking", json_boolean(thinks));
     if (q->extra) ok = ok && !json_object_update(context, q->extra);
     return ok ? FM_OK : fm_fail_nomem(err, "reading messages");
 }
 
-/* --- what was rendered ----------------------------------------------------------------------------------------- */
+/* --- what was rendered
+ * ----------------------------------------------------------------------------------------- */
 
 static void cut(tx_rendered *r, size_t n)
 {
@@ -130,13 +140,16 @@ static fm_status end_with_last(const json_t *messages, tx_rendered *r, fm_error 
 {
     const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
     const json_t *content = json_object_get(last, "content");
-    if (!json_is_string(content)) return fm_fail(err, FM_E_ARGUMENT, "the last message has no text to go on with");
+    if (!json_is_string(content))
+        return fm_fail(err, FM_E_ARGUMENT, "the last message has no text to go on with");
     const char *s = json_string_value(content);
     size_t n = json_string_length(content), full = n;
     while (n && strchr(" \t\r\n", s[n - 1])) n--;
     while (n && strchr(" \t\r\n", *s)) s++, n--, full--;
     size_t end = last_end(r, s, n, false);
-    if (!end) return fm_fail(err, FM_E_ARGUMENT, "the template changes the last message, so it cannot be gone on with");
+    if (!end)
+        return fm_fail(err, FM_E_ARGUMENT,
+                       "the template changes the last message, so it cannot be gone on with");
     bool spaces = r->text.length - end >= full - n && !memcmp(r->text.data + end, s + n, full - n);
     cut(r, spaces ? end + full - n : end);
     return FM_OK;
@@ -155,10 +168,12 @@ fm_status tx_chat_prompt(const tx_chat *c, const tx_chat_request *q, tx_prompt *
     tx_rendered r = {0};
     json_t *context = NULL;
     if (q->continue_final && q->add_generation_prompt)
-        return fm_fail(err, FM_E_ARGUMENT, "a message is gone on with or a new one begun, not both");
+        return fm_fail(err, FM_E_ARGUMENT,
+                       "a message is gone on with or a new one begun, not both");
     fm_status status = make_context(c, q, &context, err);
     if (!status) status = tx_chat_render(c, context, &r, err);
-    if (!status && q->continue_final) status = end_with_last(json_object_get(context, "messages"), &r, err);
+    if (!status && q->continue_final)
+        status = end_with_last(json_object_get(context, "messages"), &r, err);
     if (!status) status = tx_chat_encode(c, &r, &out->ids, err);
     if (!status) {
         look_at(c, context, &r, out);

@@ -1,5 +1,6 @@
-/* The reply, split while it is written. The text is searched for the format's markers; what may still become
- * one waits in `held`, and white space waits where it would only be the layout around a marker. */
+/* The reply, split while it is written. The text is searched for the format's markers; what may
+ * still become one waits in `held`, and white space waits where it would only be the layout around
+ * a marker. */
 #include "base/mem.h"
 #include "text/chat_tools.h"
 
@@ -40,8 +41,10 @@ static const marker markers[] = {
     {"</arg_value>", PART, NULL, BIT(GLM) | BIT(HUNYUAN)},
     {"<tool_sep>", PART, NULL, BIT(HUNYUAN)},
     {"<|tool_call|>", TOOL_OPEN, NULL, BIT(GRANITE)},
-    {"<" SEP "tool" LOW "calls" LOW "begin" SEP ">", TOOL_OPEN, "<" SEP "tool" LOW "calls" LOW "end" SEP ">", BIT(DEEPSEEK)},
-    {"<" SEP "DSML" SEP "function_calls>", TOOL_OPEN, "</" SEP "DSML" SEP "function_calls>", BIT(DEEPSEEK)},
+    {"<" SEP "tool" LOW "calls" LOW "begin" SEP ">", TOOL_OPEN,
+     "<" SEP "tool" LOW "calls" LOW "end" SEP ">", BIT(DEEPSEEK)},
+    {"<" SEP "DSML" SEP "function_calls>", TOOL_OPEN, "</" SEP "DSML" SEP "function_calls>",
+     BIT(DEEPSEEK)},
     {"<" SEP "tool" LOW "calls" LOW "end" SEP ">", PART, NULL, BIT(DEEPSEEK)},
     {"<" SEP "tool" LOW "call" LOW "begin" SEP ">", PART, NULL, BIT(DEEPSEEK)},
     {"<" SEP "tool" LOW "call" LOW "end" SEP ">", PART, NULL, BIT(DEEPSEEK)},
@@ -74,11 +77,11 @@ struct tx_reply {
     tx_delta_fn *fn;
     void *arg;
     state state;
-    const marker *open;  /* of the block in TOOL; NULL in HARMONY */
-    bs_buf held;         /* not decided yet; in TOOL the block's text so far */
-    size_t scanned;      /* TOOL: no closing marker ends before here */
-    bs_buf space;        /* white space that goes out only when more text follows */
-    bs_buf piece, name;  /* name: HARMONY's recipient */
+    const marker *open; /* of the block in TOOL; NULL in HARMONY */
+    bs_buf held;        /* not decided yet; in TOOL the block's text so far */
+    size_t scanned;     /* TOOL: no closing marker ends before here */
+    bs_buf space;       /* white space that goes out only when more text follows */
+    bs_buf piece, name; /* name: HARMONY's recipient */
     bool any_content, any_reasoning;
     int n_calls;
 };
@@ -93,7 +96,8 @@ static fm_status nomem(fm_error *err)
     return fm_fail_nomem(err, "reading a reply");
 }
 
-static fm_status send(tx_reply *r, tx_delta_kind kind, const char *text, size_t n, const char *name, fm_error *err)
+static fm_status send(tx_reply *r, tx_delta_kind kind, const char *text, size_t n, const char *name,
+                      fm_error *err)
 {
     r->piece.length = 0;
     if (!bs_buf_append(&r->piece, text, n)) return nomem(err);
@@ -107,8 +111,8 @@ static bool is_space(char c)
     return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
-/* Text of the present state. White space before the first of it is dropped where a marker stood before;
- * white space at its end waits. */
+/* Text of the present state. White space before the first of it is dropped where a marker stood
+ * before; white space at its end waits. */
 static fm_status say(tx_reply *r, const char *s, size_t n, fm_error *err)
 {
     tx_delta_kind kind = r->state == REASONING ? TX_DELTA_REASONING : TX_DELTA_CONTENT;
@@ -118,7 +122,8 @@ static fm_status say(tx_reply *r, const char *s, size_t n, fm_error *err)
     while (trim && from < n && is_space(s[from])) from++;
     while (to > from && is_space(s[to - 1])) to--;
     if (to > from) {
-        fm_status status = r->space.length ? send(r, kind, r->space.data, r->space.length, NULL, err) : FM_OK;
+        fm_status status =
+            r->space.length ? send(r, kind, r->space.data, r->space.length, NULL, err) : FM_OK;
         r->space.length = 0;
         if (!status) status = send(r, kind, s + from, to - from, NULL, err);
         if (status) return status;
@@ -127,14 +132,16 @@ static fm_status say(tx_reply *r, const char *s, size_t n, fm_error *err)
     return bs_buf_append(&r->space, s + to, n - to) ? FM_OK : nomem(err);
 }
 
-/* --- calls ------------------------------------------------------------------------------------------------- */
+/* --- calls
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static fm_status send_calls(tx_reply *r, const tx_calls *calls, fm_error *err)
 {
     fm_status status = FM_OK;
     for (size_t i = 0; !status && i < calls->n; i++)
-        status = send(r, TX_DELTA_TOOL_CALL, calls->items[i].arguments, strlen(calls->items[i].arguments),
-                      calls->items[i].name, err);
+        status = send(r, TX_DELTA_TOOL_CALL, calls->items[i].arguments,
+                      strlen(calls->items[i].arguments), calls->items[i].name, err);
     return status;
 }
 
@@ -143,7 +150,8 @@ static fm_status finish_block(tx_reply *r, size_t n, bool closed, fm_error *err)
 {
     tx_calls calls = {0};
     bool ok = false;
-    fm_status status = tx_read_calls(r->format, r->held.data ? r->held.data : "", n, r->tools, &calls, &ok, err);
+    fm_status status =
+        tx_read_calls(r->format, r->held.data ? r->held.data : "", n, r->tools, &calls, &ok, err);
     if (!status && ok) {
         r->space.length = 0;
         status = send_calls(r, &calls, err);
@@ -192,7 +200,8 @@ static fm_status in_block(tx_reply *r, bool *again, fm_error *err)
     return status;
 }
 
-/* --- markers in running text ------------------------------------------------------------------------------------ */
+/* --- markers in running text
+ * ------------------------------------------------------------------------------------ */
 
 static bool counts(const tx_reply *r, const marker *m)
 {
@@ -217,8 +226,10 @@ static const marker *first_marker(const tx_reply *r, size_t *at, size_t *wait)
         const marker *m = &markers[i];
         if (!counts(r, m)) continue;
         const char *hit = memmem(r->held.data, r->held.length, m->text, strlen(m->text));
-        size_t place = hit ? (size_t)(hit - r->held.data) : 0, tail = partial(r->held.data, r->held.length, m->text);
-        if (hit && m->kind == THINK && !blank(r->held.data, place)) hit = NULL; /* in the midst of a text */
+        size_t place = hit ? (size_t)(hit - r->held.data) : 0,
+               tail = partial(r->held.data, r->held.length, m->text);
+        if (hit && m->kind == THINK && !blank(r->held.data, place))
+            hit = NULL; /* in the midst of a text */
         if (hit && (!best || place < *at)) best = m, *at = place;
         if (tail > *wait) *wait = tail;
     }
@@ -242,7 +253,8 @@ static fm_status in_text(tx_reply *r, bool *again, fm_error *err)
     return FM_OK;
 }
 
-/* --- Harmony: header <|message|> body <|end|> ------------------------------------------------------------------- */
+/* --- Harmony: header <|message|> body <|end|>
+ * ------------------------------------------------------------------- */
 
 static fm_status harmony_header(tx_reply *r, bool *again, fm_error *err)
 {
@@ -268,12 +280,15 @@ static fm_status harmony_header(tx_reply *r, bool *again, fm_error *err)
 static fm_status harmony_call(tx_reply *r, size_t n, fm_error *err)
 {
     while (n && is_space(r->held.data[n - 1])) n--;
-    return r->name.length ? send(r, TX_DELTA_TOOL_CALL, n ? r->held.data : "{}", n ? n : 2, r->name.data, err) : FM_OK;
+    return r->name.length
+               ? send(r, TX_DELTA_TOOL_CALL, n ? r->held.data : "{}", n ? n : 2, r->name.data, err)
+               : FM_OK;
 }
 
 static fm_status harmony_body(tx_reply *r, bool *again, fm_error *err)
 {
-    static const char *const ends[] = {"<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|channel|>"};
+    static const char *const ends[] = {"<|end|>", "<|return|>", "<|call|>", "<|start|>",
+                                       "<|channel|>"};
     const char *first = NULL, *end = NULL;
     size_t wait = 0;
     for (int i = 0; i < 5; i++) {
@@ -297,7 +312,8 @@ static fm_status harmony_body(tx_reply *r, bool *again, fm_error *err)
     return FM_OK;
 }
 
-/* --- the public side -------------------------------------------------------------------------------------------- */
+/* --- the public side
+ * -------------------------------------------------------------------------------------------- */
 
 fm_status tx_reply_push_text(tx_reply *r, const char *text, size_t n, fm_error *err)
 {
@@ -307,7 +323,8 @@ fm_status tx_reply_push_text(tx_reply *r, const char *text, size_t n, fm_error *
     for (bool again = true; again && !status && r->held.length;) {
         again = false;
         if (r->format == TX_TOOLS_HARMONY)
-            status = r->state == HEADER ? harmony_header(r, &again, err) : harmony_body(r, &again, err);
+            status =
+                r->state == HEADER ? harmony_header(r, &again, err) : harmony_body(r, &again, err);
         else status = r->state == TOOL ? in_block(r, &again, err) : in_text(r, &again, err);
     }
     return status;
@@ -338,7 +355,8 @@ fm_status tx_reply_push(tx_reply *r, int32_t id, fm_error *err)
 
 static fm_status finish_text(tx_reply *r, fm_error *err)
 {
-    if (r->state == TOOL && r->format == TX_TOOLS_HARMONY) return harmony_call(r, r->held.length, err);
+    if (r->state == TOOL && r->format == TX_TOOLS_HARMONY)
+        return harmony_call(r, r->held.length, err);
     if (r->state == TOOL) return finish_block(r, r->held.length, false, err);
     if (r->state == HEADER) return FM_OK;
     return r->held.length ? say(r, r->held.data, r->held.length, err) : FM_OK;
@@ -374,8 +392,8 @@ void tx_reply_free(tx_reply *r)
     bs_free(r);
 }
 
-fm_status tx_reply_open_text(tx_tool_format format, bool starts_in_reasoning, json_t *tools, tx_delta_fn *fn,
-                             void *arg, tx_reply **out, fm_error *err)
+fm_status tx_reply_open_text(tx_tool_format format, bool starts_in_reasoning, json_t *tools,
+                             tx_delta_fn *fn, void *arg, tx_reply **out, fm_error *err)
 {
     tx_reply *r = bs_calloc(1, sizeof *r);
     if (!r) return nomem(err);
@@ -388,12 +406,12 @@ fm_status tx_reply_open_text(tx_tool_format format, bool starts_in_reasoning, js
     return FM_OK;
 }
 
-fm_status tx_reply_open(const tx_chat *c, const tx_prompt *prompt, json_t *tools, tx_delta_fn *fn, void *arg,
-                        tx_reply **out, fm_error *err)
+fm_status tx_reply_open(const tx_chat *c, const tx_prompt *prompt, json_t *tools, tx_delta_fn *fn,
+                        void *arg, tx_reply **out, fm_error *err)
 {
     tx_reply *r = NULL;
-    fm_status status =
-        tx_reply_open_text(prompt->tool_format, prompt->starts_in_reasoning, tools, fn, arg, &r, err);
+    fm_status status = tx_reply_open_text(prompt->tool_format, prompt->starts_in_reasoning, tools,
+                                          fn, arg, &r, err);
     if (status) return status;
     r->chat = c;
     status = tx_stream_open(tx_chat_tokenizer(c), false, &r->stream, err);
@@ -404,12 +422,22 @@ fm_status tx_reply_open(const tx_chat *c, const tx_prompt *prompt, json_t *tools
 
 tx_tool_format tx_tool_format_of(const char *source)
 {
-    static const struct { const char *text; tx_tool_format format; } signs[] = {
-        {"<minimax:tool_call>", TX_TOOLS_MINIMAX}, {"<tool_calls>", TX_TOOLS_HUNYUAN}, {"<tool_sep>", TX_TOOLS_HUNYUAN},
-        {"<arg_key>", TX_TOOLS_GLM}, {"<function=", TX_TOOLS_QWEN_XML},
-        {"<|tool_calls_section_begin|>", TX_TOOLS_KIMI}, {"<" SEP "tool" LOW "calls" LOW "begin" SEP ">", TX_TOOLS_DEEPSEEK},
-        {"<" SEP "DSML" SEP "function_calls>", TX_TOOLS_DEEPSEEK}, {"DSML", TX_TOOLS_DEEPSEEK},
-        {"[TOOL_CALLS]", TX_TOOLS_MISTRAL}, {"<|channel|>", TX_TOOLS_HARMONY}, {"<|tool_call|>", TX_TOOLS_GRANITE},
+    static const struct {
+        const char *text;
+        tx_tool_format format;
+    } signs[] = {
+        {"<minimax:tool_call>", TX_TOOLS_MINIMAX},
+        {"<tool_calls>", TX_TOOLS_HUNYUAN},
+        {"<tool_sep>", TX_TOOLS_HUNYUAN},
+        {"<arg_key>", TX_TOOLS_GLM},
+        {"<function=", TX_TOOLS_QWEN_XML},
+        {"<|tool_calls_section_begin|>", TX_TOOLS_KIMI},
+        {"<" SEP "tool" LOW "calls" LOW "begin" SEP ">", TX_TOOLS_DEEPSEEK},
+        {"<" SEP "DSML" SEP "function_calls>", TX_TOOLS_DEEPSEEK},
+        {"DSML", TX_TOOLS_DEEPSEEK},
+        {"[TOOL_CALLS]", TX_TOOLS_MISTRAL},
+        {"<|channel|>", TX_TOOLS_HARMONY},
+        {"<|tool_call|>", TX_TOOLS_GRANITE},
         {"<tool_call>", TX_TOOLS_HERMES},
     };
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)

@@ -1,5 +1,5 @@
-/* Tool calls in the formats of the model families. Which of them a block is in is seen from the block itself
- * where formats share their outer markers. */
+/* Tool calls in the formats of the model families. Which of them a block is in is seen from the
+ * block itself where formats share their outer markers. */
 #include "text/chat_tools.h"
 
 #include "base/json_pull.h"
@@ -19,8 +19,8 @@ typedef struct reader {
     bool nomem;
 } reader;
 
-#define SEP "\xEF\xBD\x9C"       /* U+FF5C, DeepSeek's bar */
-#define LOW "\xE2\x96\x81"       /* U+2581 */
+#define SEP "\xEF\xBD\x9C" /* U+FF5C, DeepSeek's bar */
+#define LOW "\xE2\x96\x81" /* U+2581 */
 #define DS_CALL "<" SEP "tool" LOW "call" LOW "begin" SEP ">"
 #define DS_CALL_END "<" SEP "tool" LOW "call" LOW "end" SEP ">"
 #define DS_SEP "<" SEP "tool" LOW "sep" SEP ">"
@@ -91,7 +91,9 @@ static bool add(reader *r, span name, const char *arguments, size_t n)
     return true;
 }
 
-/* --- JSON ------------------------------------------------------------------------------------------------ */
+/* --- JSON
+ * ------------------------------------------------------------------------------------------------
+ */
 
 /* Is this one JSON object, and nothing else? */
 static bool is_object(span t)
@@ -110,13 +112,15 @@ static bool is_object(span t)
 static bool add_raw(reader *r, span name, span raw)
 {
     raw = trimmed(raw);
-    if (!length(raw) || (length(raw) == 4 && !memcmp(raw.s, "null", 4))) return add(r, name, "{}", 2);
+    if (!length(raw) || (length(raw) == 4 && !memcmp(raw.s, "null", 4)))
+        return add(r, name, "{}", 2);
     if (*raw.s != '"') return is_object(raw) && add(r, name, raw.s, length(raw));
     bs_json j;
     bs_json_init(&j, raw.s, length(raw));
     bool ok = bs_json_next(&j) == BS_JSON_STRING;
     span inner = ok ? trimmed(of(j.text, j.length)) : raw;
-    ok = ok && (length(inner) ? is_object(inner) && add(r, name, inner.s, length(inner)) : add(r, name, "{}", 2));
+    ok = ok && (length(inner) ? is_object(inner) && add(r, name, inner.s, length(inner))
+                              : add(r, name, "{}", 2));
     bs_json_free(&j);
     return ok;
 }
@@ -146,7 +150,8 @@ static bool json_call(reader *r, bs_json *j, int depth)
             else ok = false;
         } else ok = bs_json_skip(j, NULL, NULL);
     }
-    ok = ok && e == BS_JSON_OBJECT_END && (nested || add_raw(r, of(name.data ? name.data : "", name.length), arguments));
+    ok = ok && e == BS_JSON_OBJECT_END &&
+         (nested || add_raw(r, of(name.data ? name.data : "", name.length), arguments));
     bs_buf_free(&name);
     return ok;
 }
@@ -170,7 +175,8 @@ static bool json_calls(reader *r, span t)
     return ok;
 }
 
-/* --- values by the tool's schema ------------------------------------------------------------------------------ */
+/* --- values by the tool's schema
+ * ------------------------------------------------------------------------------ */
 
 static const json_t *schema_of(const json_t *tools, span name, span parameter)
 {
@@ -178,10 +184,12 @@ static const json_t *schema_of(const json_t *tools, span name, span parameter)
     const json_t *tool;
     json_array_foreach((json_t *)tools, i, tool)
     {
-        const json_t *f = json_object_get(tool, "function") ? json_object_get(tool, "function") : tool;
+        const json_t *f =
+            json_object_get(tool, "function") ? json_object_get(tool, "function") : tool;
         const char *text = json_string_value(json_object_get(f, "name"));
         if (!text || strlen(text) != length(name) || memcmp(text, name.s, length(name))) continue;
-        const json_t *p = json_object_get(f, "parameters") ? json_object_get(f, "parameters") : json_object_get(f, "input_schema");
+        const json_t *p = json_object_get(f, "parameters") ? json_object_get(f, "parameters")
+                                                           : json_object_get(f, "input_schema");
         return json_object_getn(json_object_get(p, "properties"), parameter.s, length(parameter));
     }
     return NULL;
@@ -250,7 +258,8 @@ static span without_newlines(span t)
     return t;
 }
 
-/* --- XML-like formats ---------------------------------------------------------------------------------------- */
+/* --- XML-like formats
+ * ---------------------------------------------------------------------------------------- */
 
 /* <function=NAME> <parameter=KEY>VALUE</parameter> ... </function> */
 static bool qwen_call(reader *r, span *t)
@@ -310,7 +319,8 @@ static bool attribute(span tag, const char *name, span *out)
     return true;
 }
 
-/* <invoke name="NAME"> <parameter name="KEY">VALUE</parameter> ... </invoke>, each tag with a prefix. */
+/* <invoke name="NAME"> <parameter name="KEY">VALUE</parameter> ... </invoke>, each tag with a
+ * prefix. */
 static bool invoke_calls(reader *r, span t, const char *prefix)
 {
     char open[32], close[32], p_open[32], p_close[32];
@@ -325,11 +335,13 @@ static bool invoke_calls(reader *r, span t, const char *prefix)
         json_t *object = json_object();
         bool ok = object != NULL;
         while (ok && take_until(&body, p_open, &skipped)) {
-            ok = take_until(&body, ">", &tag) && attribute(tag, "name=", &key) && take_until(&body, p_close, &value);
+            ok = take_until(&body, ">", &tag) && attribute(tag, "name=", &key) &&
+                 take_until(&body, p_close, &value);
             bool text = ok && attribute(tag, "string=", &kind) && begins(kind, "true");
             if (!ok) break;
             if (!text) value = without_newlines(value);
-            ok = set(r, object, key, text ? json_stringn(value.s, length(value)) : typed(r, name, key, value));
+            ok = set(r, object, key,
+                     text ? json_stringn(value.s, length(value)) : typed(r, name, key, value));
         }
         if (!ok) {
             json_decref(object);
@@ -340,7 +352,8 @@ static bool invoke_calls(reader *r, span t, const char *prefix)
     return r->calls->n > 0;
 }
 
-/* --- names beside JSON ------------------------------------------------------------------------------------------ */
+/* --- names beside JSON
+ * ------------------------------------------------------------------------------------------ */
 
 /* ```json {..} ``` or {..} */
 static span unfenced(span t)
@@ -353,7 +366,8 @@ static span unfenced(span t)
     return trimmed(t);
 }
 
-/* DeepSeek: "function<sep>NAME\n```json\n{..}\n```" (V3) or "NAME<sep>{..}" (V3.1), each between begin and end. */
+/* DeepSeek: "function<sep>NAME\n```json\n{..}\n```" (V3) or "NAME<sep>{..}" (V3.1), each between
+ * begin and end. */
 static bool deepseek_calls(reader *r, span t)
 {
     span skipped, call, kind;
@@ -387,7 +401,8 @@ static bool kimi_calls(reader *r, span t)
     return r->calls->n > 0;
 }
 
-/* Mistral: a JSON list, or NAME[ARGS]{..} and NAME[CALL_ID]id[ARGS]{..}, with [TOOL_CALLS] between calls. */
+/* Mistral: a JSON list, or NAME[ARGS]{..} and NAME[CALL_ID]id[ARGS]{..}, with [TOOL_CALLS] between
+ * calls. */
 static bool mistral_calls(reader *r, span t)
 {
     t = trimmed(t);
@@ -439,15 +454,16 @@ static bool block_list(reader *r, span t)
     return r->calls->n > 0;
 }
 
-fm_status tx_read_calls(tx_tool_format format, const char *text, size_t n, const json_t *tools, tx_calls *calls,
-                        bool *ok, fm_error *err)
+fm_status tx_read_calls(tx_tool_format format, const char *text, size_t n, const json_t *tools,
+                        tx_calls *calls, bool *ok, fm_error *err)
 {
     reader r = {.format = format, .tools = tools, .calls = calls};
     span t = of(text, n);
     *calls = (tx_calls){0};
     switch (format) {
     case TX_TOOLS_DEEPSEEK:
-        *ok = find(t, "<" SEP "DSML" SEP "invoke ") ? invoke_calls(&r, t, SEP "DSML" SEP) : deepseek_calls(&r, t);
+        *ok = find(t, "<" SEP "DSML" SEP "invoke ") ? invoke_calls(&r, t, SEP "DSML" SEP)
+                                                    : deepseek_calls(&r, t);
         break;
     case TX_TOOLS_MISTRAL: *ok = mistral_calls(&r, t); break;
     case TX_TOOLS_MINIMAX: *ok = invoke_calls(&r, t, ""); break;

@@ -16,9 +16,9 @@ typedef struct tx_calls {
 
 void tx_calls_free(tx_calls *calls);
 
-/* Read the calls of one block, its outer markers off. *ok is false when it is not well-formed (then calls
- * is empty); a status only tells of memory. */
-fm_status tx_read_calls(tx_tool_format format, const char *text, size_t n, const json_t *tools, tx_calls *calls,
-                        bool *ok, fm_error *err);
+/* Read the calls of one block, its outer markers off. *ok is false when it is not well-formed (then
+ * calls is empty); a status only tells of memory. */
+fm_status tx_read_calls(tx_tool_format format, const char *text, size_t n, const json_t *tools,
+                        tx_calls *calls, bool *ok, fm_error *err);
 
 #endif

@@ -1,5 +1,6 @@
-/* v.name, v[key] and v[a:b]. As in Jinja, v.name asks the object's attributes (methods) first and its keys
- * second, v[key] the other way round; what is not there is undefined and says so when it is used. */
+/* v.name, v[key] and v[a:b]. As in Jinja, v.name asks the object's attributes (methods) first and
+ * its keys second, v[key] the other way round; what is not there is undefined and says so when it
+ * is used. */
 #include "text/jj.h"
 #include "text/unicode.h"
 
@@ -36,7 +37,8 @@ static bool is_name(const char *s, size_t n, const char *name)
 /* The mutators of list and dict: the sandbox keeps templates from calling them. */
 static bool is_mutator(jj_type type, const char *s, size_t n)
 {
-    static const char *const list[] = {"append", "extend", "insert", "pop", "remove", "reverse", "sort", "clear", NULL};
+    static const char *const list[] = {"append",  "extend", "insert", "pop", "remove",
+                                       "reverse", "sort",   "clear",  NULL};
     static const char *const dict[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
     const char *const *names = type == JJ_LIST ? list : type == JJ_DICT ? dict : NULL;
     for (; names && *names; names++)
@@ -81,7 +83,8 @@ static bool macro_attribute(jj *c, const jj_macro *m, const char *s, size_t n, j
     else if (is_name(s, n, "catch_kwargs")) *out = jj_bool(m->uses_kwargs);
     else if (is_name(s, n, "arguments")) {
         jj_list *list = jj_new_list(c, m->node->items.n);
-        for (size_t i = 0; i < m->node->items.n; i++) jj_append(c, list, jj_literal(c, m->node->items.items[i]->text));
+        for (size_t i = 0; i < m->node->items.n; i++)
+            jj_append(c, list, jj_literal(c, m->node->items.items[i]->text));
         *out = jj_list_value(JJ_TUPLE, list);
     } else return false;
     return true;
@@ -97,7 +100,8 @@ static bool attribute(jj *c, jj_value v, const char *s, size_t n, jj_value *out)
         if (found) *out = *found;
         return found != NULL;
     }
-    if (v.type == JJ_TUPLE && v.u.list->group && (is_name(s, n, "grouper") || is_name(s, n, "list"))) {
+    if (v.type == JJ_TUPLE && v.u.list->group &&
+        (is_name(s, n, "grouper") || is_name(s, n, "list"))) {
         *out = v.u.list->items[is_name(s, n, "list")];
         return true;
     }
@@ -137,7 +141,8 @@ static bool at_index(jj *c, jj_value v, int64_t i, jj_value *out)
     if (v.type == JJ_RANGE) *out = jj_int(v.u.range->start + i * v.u.range->step);
     else if (v.type == JJ_STRING) {
         size_t from = jj_offset(v.u.s, i);
-        *out = jj_string_value(jj_slice_str(c, v.u.s, from, from + (size_t)tx_utf8_size((unsigned char)v.u.s->s[from])));
+        *out = jj_string_value(jj_slice_str(
+            c, v.u.s, from, from + (size_t)tx_utf8_size((unsigned char)v.u.s->s[from])));
     } else *out = v.u.list->items[i];
     return true;
 }
@@ -152,7 +157,8 @@ jj_value jj_item(jj *c, jj_value v, jj_value key)
         bool hashable = key.type != JJ_LIST && key.type != JJ_DICT;
         jj_value *found = hashable ? jj_dict_find(c, v.u.dict, key) : NULL;
         if (found) return *found;
-    } else if (jj_as_int(key, &i) && (v.type == JJ_LIST || v.type == JJ_TUPLE || v.type == JJ_STRING || v.type == JJ_RANGE)) {
+    } else if (jj_as_int(key, &i) && (v.type == JJ_LIST || v.type == JJ_TUPLE ||
+                                      v.type == JJ_STRING || v.type == JJ_RANGE)) {
         if (at_index(c, v, i, &out)) return out;
     }
     if (key.type == JJ_STRING && attribute(c, v, key.u.s->s, key.u.s->n, &out)) return out;
@@ -163,13 +169,15 @@ jj_value jj_item(jj *c, jj_value v, jj_value key)
 static bool bounds(jj *c, int64_t n, jj_value start, jj_value stop, jj_value step, int64_t out[3])
 {
     int64_t by = 1;
-    if (step.type != JJ_NONE && !jj_as_int(step, &by)) return jj_fail(c, "slice indices must be integers or None"), false;
+    if (step.type != JJ_NONE && !jj_as_int(step, &by))
+        return jj_fail(c, "slice indices must be integers or None"), false;
     if (!by) return jj_fail(c, "slice step cannot be zero"), false;
     for (int k = 0; k < 2; k++) {
         jj_value v = k ? stop : start;
         int64_t i;
         if (v.type == JJ_NONE) i = (by > 0) == (k == 0) ? 0 : n, i = by < 0 ? (k ? -1 : n - 1) : i;
-        else if (!jj_as_int(v, &i)) return jj_fail(c, "slice indices must be integers or None"), false;
+        else if (!jj_as_int(v, &i))
+            return jj_fail(c, "slice indices must be integers or None"), false;
         else {
             if (i < 0 && (i += n) < 0) i = by < 0 ? -1 : 0;
             if (i >= n) i = by < 0 ? n - 1 : n;
@@ -201,7 +209,7 @@ jj_value jj_slice(jj *c, jj_value v, jj_value start, jj_value stop, jj_value ste
     if (c->failed) return v;
     if (v.type == JJ_UNDEFINED) return jj_fail_undefined(c, v);
     if (v.type != JJ_STRING && v.type != JJ_LIST && v.type != JJ_TUPLE && v.type != JJ_RANGE)
-        return jj_undefined("this value cannot be sliced");
+        return jj_fail(c, "'%s' object cannot be sliced", jj_type_name(v));
     if (!bounds(c, jj_length(c, v), start, stop, step, b)) return v;
     if (v.type == JJ_STRING) return slice_string(c, v.u.s, b);
     jj_list *from = jj_iterate(c, v), *list = jj_new_list(c, 0);
@@ -222,7 +230,8 @@ jj_value jj_path(jj *c, jj_value v, jj_value path)
         if (!stop) stop = end;
         size_t n = (size_t)(stop - s);
         bool number = n && n < 18 && strspn(s, "0123456789") >= n;
-        v = number ? jj_item(c, v, jj_int(strtoll(s, NULL, 10))) : jj_item(c, v, jj_wrap(c, s, n, false));
+        v = number ? jj_item(c, v, jj_int(strtoll(s, NULL, 10)))
+                   : jj_item(c, v, jj_wrap(c, s, n, false));
         if (stop == end) break;
     }
     return v;

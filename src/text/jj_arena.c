@@ -12,7 +12,9 @@ enum { CHUNK = 16 << 10, BIGGEST_CHUNK = 1 << 20 };
 
 static bool new_chunk(jj_arena *a, size_t bytes)
 {
-    size_t size = a->size * 2 < CHUNK ? CHUNK : a->size * 2 > BIGGEST_CHUNK ? BIGGEST_CHUNK : a->size * 2;
+    size_t size = a->size * 2 < CHUNK           ? CHUNK
+                  : a->size * 2 > BIGGEST_CHUNK ? BIGGEST_CHUNK
+                                                : a->size * 2;
     if (size < bytes) size = bytes;
     if (bytes > a->limit || a->total > a->limit - bytes) return false;
     struct jj_chunk *chunk = bs_calloc(1, sizeof *chunk + size);

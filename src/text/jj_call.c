@@ -15,21 +15,27 @@ bool jj_bind(jj *c, const jj_args *args, const char *what, const char *names, jj
         out[i] = i < args->n ? args->values[i] : jj_undefined(NULL);
         bool given = i < args->n;
         for (size_t k = 0; k < args->n_named; k++) {
-            if (strlen(args->named[k].name) != length || memcmp(args->named[k].name, p, length)) continue;
-            if (given) jj_fail(c, "%s() got multiple values for argument '%s'", what, args->named[k].name);
+            if (strlen(args->named[k].name) != length || memcmp(args->named[k].name, p, length))
+                continue;
+            if (given)
+                jj_fail(c, "%s() got multiple values for argument '%s'", what, args->named[k].name);
             out[i] = args->named[k].value;
             given = true;
             used++;
         }
-        if (required && !given) jj_fail(c, "%s() is missing the argument '%.*s'", what, (int)length, p);
+        if (required && !given)
+            jj_fail(c, "%s() is missing the argument '%.*s'", what, (int)length, p);
         p += n + (p[n] == ',');
     }
-    if (!c->failed && args->n > i) jj_fail(c, "%s() takes at most %zu arguments, %zu were given", what, i, args->n);
-    if (!c->failed && used < args->n_named) jj_fail(c, "%s() got an unexpected keyword argument", what);
+    if (!c->failed && args->n > i)
+        jj_fail(c, "%s() takes at most %zu arguments, %zu were given", what, i, args->n);
+    if (!c->failed && used < args->n_named)
+        jj_fail(c, "%s() got an unexpected keyword argument", what);
     return !c->failed;
 }
 
-/* --- macros ---------------------------------------------------------------------------------------------- */
+/* --- macros
+ * ---------------------------------------------------------------------------------------------- */
 
 static const jj_value *named_argument(const jj_args *args, const char *name)
 {
@@ -54,20 +60,23 @@ static void set_parameters(jj *c, const jj_macro *m, const jj_args *args)
         const jj_value *named = named_argument(args, p->text);
         char *why;
         jj_value v;
-        if (i < args->n && named) jj_fail(c, "macro '%s' got two values for its argument '%s'", m->name, p->text);
+        if (i < args->n && named)
+            jj_fail(c, "macro '%s' got two values for its argument '%s'", m->name, p->text);
         if (i < args->n) v = args->values[i];
         else if (named) v = *named;
         else if (p->a) v = jj_eval(c, p->a);
         else {
             size_t size = strlen(p->text) + 40;
-            if ((why = jj_get(c, size))) snprintf(why, size, "parameter '%s' was not provided", p->text);
+            if ((why = jj_get(c, size)))
+                snprintf(why, size, "parameter '%s' was not provided", p->text);
             v = jj_undefined(why);
         }
         jj_set_var(c, p->text, v);
     }
 }
 
-/* Arguments beyond the parameters: varargs, kwargs and caller when the body uses them, else an error. */
+/* Arguments beyond the parameters: varargs, kwargs and caller when the body uses them, else an
+ * error. */
 static void set_extra(jj *c, const jj_macro *m, const jj_args *args)
 {
     jj_list *varargs = jj_new_list(c, 0);
@@ -86,7 +95,10 @@ static void set_extra(jj *c, const jj_macro *m, const jj_args *args)
         return;
     }
     if (caller && !m->uses_caller)
-        jj_fail(c, "macro '%s' was invoked with two values for the special caller argument or does not use it", m->name);
+        jj_fail(c,
+                "macro '%s' was invoked with two values for the special caller argument or does "
+                "not use it",
+                m->name);
     if (m->uses_varargs) jj_set_var(c, "varargs", jj_list_value(JJ_TUPLE, varargs));
     if (m->uses_kwargs) jj_set_var(c, "kwargs", (jj_value){.type = JJ_DICT, .u.dict = kwargs});
     if (m->uses_caller && !is_parameter(m, "caller"))
@@ -141,7 +153,9 @@ jj_value jj_call(jj *c, jj_value f, const jj_args *args)
     }
 }
 
-/* --- globals ------------------------------------------------------------------------------------------------- */
+/* --- globals
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static jj_value fn_range(jj *c, const jj_args *args)
 {
@@ -150,13 +164,18 @@ static jj_value fn_range(jj *c, const jj_args *args)
     if (!jj_bind(c, args, "range", "start*,stop,step", v)) return v[0];
     for (int i = 0; i < 3; i++)
         if ((size_t)i < args->n && !jj_as_int(v[i], &n[i]))
-            return v[i].type == JJ_UNDEFINED ? jj_fail_undefined(c, v[i])
-                                             : jj_fail(c, "'%s' object cannot be interpreted as an integer", jj_type_name(v[i]));
+            return v[i].type == JJ_UNDEFINED
+                       ? jj_fail_undefined(c, v[i])
+                       : jj_fail(c, "'%s' object cannot be interpreted as an integer",
+                                 jj_type_name(v[i]));
     if (args->n < 2) n[1] = n[0], n[0] = 0;
     if (!n[2]) return jj_fail(c, "range() arg 3 must not be zero");
     __int128 distance = n[2] > 0 ? (__int128)n[1] - n[0] : (__int128)n[0] - n[1];
-    __int128 step = n[2] > 0 ? n[2] : -(__int128)n[2], count = distance > 0 ? (distance + step - 1) / step : 0;
-    if (count > 100000) return jj_fail(c, "Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000).");
+    __int128 step = n[2] > 0 ? n[2] : -(__int128)n[2],
+             count = distance > 0 ? (distance + step - 1) / step : 0;
+    if (count > 100000)
+        return jj_fail(c,
+                       "Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000).");
     jj_range *r = jj_get(c, sizeof *r);
     if (!r) return jj_none();
     *r = (jj_range){n[0], n[1], n[2], (int64_t)count};
@@ -170,17 +189,21 @@ static jj_value make_dict(jj *c, const jj_args *args, jj_type type)
     if (args->n > 1) return jj_fail(c, "dict expected at most 1 argument, got %zu", args->n);
     if (args->n && args->values[0].type == JJ_DICT) {
         const jj_dict *from = args->values[0].u.dict;
-        for (size_t i = 0; i < from->n; i++) jj_dict_set(c, d, from->entries[i].key, from->entries[i].value);
+        for (size_t i = 0; i < from->n; i++)
+            jj_dict_set(c, d, from->entries[i].key, from->entries[i].value);
     } else if (args->n) {
         jj_list *pairs = jj_iterate(c, args->values[0]);
         for (size_t i = 0; i < pairs->n && !c->failed; i++) {
             jj_list *pair = jj_iterate(c, pairs->items[i]);
             if (c->failed) break;
-            if (pair->n != 2) jj_fail(c, "dictionary update sequence element #%zu has length %zu; 2 is required", i, pair->n);
+            if (pair->n != 2)
+                jj_fail(c, "dictionary update sequence element #%zu has length %zu; 2 is required",
+                        i, pair->n);
             else jj_dict_set(c, d, pair->items[0], pair->items[1]);
         }
     }
-    for (size_t i = 0; i < args->n_named; i++) jj_dict_set(c, d, jj_literal(c, args->named[i].name), args->named[i].value);
+    for (size_t i = 0; i < args->n_named; i++)
+        jj_dict_set(c, d, jj_literal(c, args->named[i].name), args->named[i].value);
     return (jj_value){.type = type, .u.dict = d};
 }
 
@@ -202,7 +225,8 @@ static jj_value fn_raise(jj *c, const jj_args *args)
     if (c->failed) return v;
     bs_buf_append(&c->rendered->raised, text->s, text->n);
     c->failed = true;
-    c->status = fm_fail(c->err, FM_E_ARGUMENT, "the chat template refuses: %.*s", (int)(text->n < 450 ? text->n : 450), text->s);
+    c->status = fm_fail(c->err, FM_E_ARGUMENT, "the chat template refuses: %.*s",
+                        (int)(text->n < 450 ? text->n : 450), text->s);
     return v;
 }
 
@@ -212,7 +236,8 @@ static jj_value fn_strftime(jj *c, const jj_args *args)
     char format[256], text[1024];
     struct tm tm;
     if (!jj_bind(c, args, "strftime_now", "format*", &v)) return v;
-    if (v.type != JJ_STRING) return jj_fail(c, "strftime() argument 1 must be str, not %s", jj_type_name(v));
+    if (v.type != JJ_STRING)
+        return jj_fail(c, "strftime() argument 1 must be str, not %s", jj_type_name(v));
     if (v.u.s->n >= sizeof format) return jj_fail(c, "a time format of more than 255 bytes");
     memcpy(format, v.u.s->s, v.u.s->n);
     format[v.u.s->n] = 0;
@@ -245,8 +270,10 @@ static jj_value fn_joiner(jj *c, const jj_args *args)
 }
 
 static const jj_builtin builtins[] = {
-    {"range", fn_range}, {"dict", fn_dict}, {"namespace", fn_namespace}, {"raise_exception", fn_raise},
-    {"strftime_now", fn_strftime}, {"cycler", fn_cycler}, {"joiner", fn_joiner},
+    {"range", fn_range},           {"dict", fn_dict},
+    {"namespace", fn_namespace},   {"raise_exception", fn_raise},
+    {"strftime_now", fn_strftime}, {"cycler", fn_cycler},
+    {"joiner", fn_joiner},
 };
 
 const jj_builtin *jj_find_builtin(const char *name)

@@ -33,7 +33,8 @@ jj_value jj_fail_undefined(jj *c, jj_value v)
 bool jj_step(jj *c)
 {
     if (c->failed) return false;
-    if (++c->steps > TX_TEMPLATE_MAX_STEPS) jj_fail_status(c, FM_E_LIMIT, "the template takes too many steps");
+    if (++c->steps > TX_TEMPLATE_MAX_STEPS)
+        jj_fail_status(c, FM_E_LIMIT, "the template takes too many steps");
     return !c->failed;
 }
 
@@ -47,13 +48,15 @@ void *jj_get(jj *c, size_t bytes)
     return NULL;
 }
 
-/* --- lists ------------------------------------------------------------------------------------------ */
+/* --- lists
+ * ------------------------------------------------------------------------------------------ */
 
 jj_list *jj_new_list(jj *c, size_t capacity)
 {
     jj_list *list = jj_get(c, sizeof *list);
     if (!list) return &c->no_list;
-    if (capacity && capacity < SIZE_MAX / sizeof *list->items && (list->items = jj_get(c, capacity * sizeof *list->items)))
+    if (capacity && capacity < SIZE_MAX / sizeof *list->items &&
+        (list->items = jj_get(c, capacity * sizeof *list->items)))
         list->capacity = capacity;
     return list;
 }
@@ -85,7 +88,8 @@ jj_value jj_iterator_value(jj *c, jj_list *list)
     return (jj_value){.type = JJ_ITERATOR, .u.iterator = it};
 }
 
-/* --- dicts ------------------------------------------------------------------------------------------- */
+/* --- dicts
+ * ------------------------------------------------------------------------------------------- */
 
 enum { FEW = 12 };
 
@@ -93,7 +97,8 @@ jj_dict *jj_new_dict(jj *c, size_t capacity)
 {
     jj_dict *d = jj_get(c, sizeof *d);
     if (!d) return &c->no_dict;
-    if (capacity && capacity < SIZE_MAX / sizeof *d->entries && (d->entries = jj_get(c, capacity * sizeof *d->entries)))
+    if (capacity && capacity < SIZE_MAX / sizeof *d->entries &&
+        (d->entries = jj_get(c, capacity * sizeof *d->entries)))
         d->capacity = capacity;
     return d;
 }
@@ -105,7 +110,8 @@ static uint64_t hash_bytes(const char *s, size_t n)
     return h ^ h >> 29;
 }
 
-/* Equal keys have equal hashes: 1, 1.0 and True are one key. False: not hashable, after a failure. */
+/* Equal keys have equal hashes: 1, 1.0 and True are one key. False: not hashable, after a failure.
+ */
 static bool hash_key(jj *c, jj_value key, uint64_t *out)
 {
     uint64_t h;
@@ -175,13 +181,16 @@ jj_value *jj_dict_find_text(const jj_dict *d, const char *key, size_t n)
     if (!d->index) {
         for (size_t i = 0; i < d->n; i++) {
             jj_value k = d->entries[i].key;
-            if (k.type == JJ_STRING && k.u.s->n == n && !memcmp(k.u.s->s, key, n)) return &d->entries[i].value;
+            if (k.type == JJ_STRING && k.u.s->n == n && !memcmp(k.u.s->s, key, n))
+                return &d->entries[i].value;
         }
         return NULL;
     }
-    for (size_t at = hash_bytes(key, n) & (d->n_index - 1); d->index[at]; at = (at + 1) & (d->n_index - 1)) {
+    for (size_t at = hash_bytes(key, n) & (d->n_index - 1); d->index[at];
+         at = (at + 1) & (d->n_index - 1)) {
         jj_entry *e = &d->entries[d->index[at] - 1];
-        if (e->key.type == JJ_STRING && e->key.u.s->n == n && !memcmp(e->key.u.s->s, key, n)) return &e->value;
+        if (e->key.type == JJ_STRING && e->key.u.s->n == n && !memcmp(e->key.u.s->s, key, n))
+            return &e->value;
     }
     return NULL;
 }
@@ -209,14 +218,16 @@ void jj_dict_set(jj *c, jj_dict *d, jj_value key, jj_value value)
     else if (d->n > FEW) build_index(c, d);
 }
 
-/* --- JSON ---------------------------------------------------------------------------------------------- */
+/* --- JSON
+ * ---------------------------------------------------------------------------------------------- */
 
 /* Roles name who speaks; templates build control tokens of them ('<|' + role + '|>'), so the
  * known ones are markup. Any other role is content like the rest. */
 static bool known_role(const char *s)
 {
-    static const char *const roles[] = {"system", "user", "assistant", "tool", "developer", "function", "ipython",
-                                        "tool_response", "observation", "model", "environment"};
+    static const char *const roles[] = {"system",      "user",     "assistant",  "tool",
+                                        "developer",   "function", "ipython",    "tool_response",
+                                        "observation", "model",    "environment"};
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
         if (!strcmp(s, roles[i])) return true;
     return false;
@@ -229,7 +240,8 @@ static jj_value json_object_value(jj *c, const json_t *v, bool content, int dept
     jj_dict *d = jj_new_dict(c, json_object_size(v));
     json_object_foreach((json_t *)v, key, item)
     {
-        bool role = !strcmp(key, "role") && json_is_string(item) && known_role(json_string_value(item));
+        bool role =
+            !strcmp(key, "role") && json_is_string(item) && known_role(json_string_value(item));
         jj_value name = jj_wrap(c, key, strlen(key), content);
         jj_value value = jj_from_json(c, item, content && !role, depth + 1);
         if (c->failed) break;

@@ -6,7 +6,8 @@
 static jj_value list_of(jj *c, const jj_nodes *items, jj_type type)
 {
     jj_list *list = jj_new_list(c, items->n);
-    for (size_t i = 0; i < items->n && !c->failed; i++) jj_append(c, list, jj_eval(c, items->items[i]));
+    for (size_t i = 0; i < items->n && !c->failed; i++)
+        jj_append(c, list, jj_eval(c, items->items[i]));
     return jj_list_value(type, list);
 }
 
@@ -42,7 +43,10 @@ static bool compare(jj *c, int op, jj_value x, jj_value y)
     }
     order = jj_order(c, x, y);
     if (order == 2) return false; /* NaN */
-    return op == JJT_LT ? order < 0 : op == JJT_LE ? order <= 0 : op == JJT_GT ? order > 0 : order >= 0;
+    return op == JJT_LT   ? order < 0
+           : op == JJT_LE ? order <= 0
+           : op == JJT_GT ? order > 0
+                          : order >= 0;
 }
 
 /* a < b < c: each operand once, stopping at the first that does not hold. */
@@ -57,7 +61,8 @@ static jj_value comparison(jj *c, const jj_node *n)
     return jj_bool(true);
 }
 
-/* --- calls ---------------------------------------------------------------------------------------------- */
+/* --- calls
+ * ---------------------------------------------------------------------------------------------- */
 
 static void add_named(jj *c, jj_args *a, const char *name, jj_value v)
 {
@@ -82,11 +87,13 @@ static bool arguments(jj *c, const jj_node *n, jj_args *out)
     jj_value more = n->b && n->kind != JJN_TEST ? jj_eval(c, n->b) : jj_undefined(NULL);
     jj_value dict = n->c ? jj_eval(c, n->c) : jj_undefined(NULL);
     if (c->failed) return false;
-    if (n->c && dict.type != JJ_DICT) return jj_fail(c, "argument after ** must be a mapping"), false;
+    if (n->c && dict.type != JJ_DICT)
+        return jj_fail(c, "argument after ** must be a mapping"), false;
     jj_list *rest = n->b ? jj_iterate(c, more) : NULL;
     size_t n_named = n->named.n + (n->c ? dict.u.dict->n : 0);
     jj_list *values = jj_new_list(c, n->items.n + (rest ? rest->n : 0) + 1);
-    for (size_t i = 0; i < n->items.n && !c->failed; i++) jj_append(c, values, jj_eval(c, n->items.items[i]));
+    for (size_t i = 0; i < n->items.n && !c->failed; i++)
+        jj_append(c, values, jj_eval(c, n->items.items[i]));
     for (size_t i = 0; rest && i < rest->n && !c->failed; i++) jj_append(c, values, rest->items[i]);
     *out = (jj_args){.values = values->items, .n = values->n};
     out->named = n_named ? jj_get(c, n_named * sizeof *out->named) : NULL;
@@ -133,7 +140,8 @@ static jj_value slice_or_item(jj *c, const jj_node *n)
         return jj_item(c, v, key);
     }
     const jj_node *s = n->b;
-    jj_value start = s->a ? jj_eval(c, s->a) : jj_none(), stop = s->b ? jj_eval(c, s->b) : jj_none();
+    jj_value start = s->a ? jj_eval(c, s->a) : jj_none(),
+             stop = s->b ? jj_eval(c, s->b) : jj_none();
     jj_value step = s->c ? jj_eval(c, s->c) : jj_none();
     return jj_slice(c, v, start, stop, step);
 }
@@ -143,8 +151,10 @@ static jj_value condition(jj *c, const jj_node *n)
     jj_value test = jj_eval(c, n->b);
     if (c->failed) return test;
     if (jj_truth(c, test)) return jj_eval(c, n->a);
-    return n->c ? jj_eval(c, n->c)
-                : jj_undefined("the inline if-expression evaluated to false and no else section was defined");
+    return n->c
+               ? jj_eval(c, n->c)
+               : jj_undefined(
+                     "the inline if-expression evaluated to false and no else section was defined");
 }
 
 static jj_value binary(jj *c, const jj_node *n)
@@ -198,7 +208,8 @@ jj_value jj_eval(jj *c, const jj_node *n)
     int line = c->line;
     c->line = n->line;
     if (++c->depth > TX_TEMPLATE_MAX_DEPTH)
-        return jj_fail_status(c, FM_E_LIMIT, "the template goes too deep (maximum recursion depth exceeded)");
+        return jj_fail_status(c, FM_E_LIMIT,
+                              "the template goes too deep (maximum recursion depth exceeded)");
     jj_value v = evaluate(c, n);
     c->depth--;
     if (!c->failed) c->line = line;

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* --- variables --------------------------------------------------------------------------------------- */
+/* --- variables
+ * --------------------------------------------------------------------------------------- */
 
 jj_scope *jj_new_scope(jj *c, jj_scope *outer)
 {
@@ -74,12 +75,16 @@ void jj_assign(jj *c, const jj_node *target, jj_value v)
         jj_list *parts = jj_iterate(c, v);
         if (!c->failed && parts->n != target->items.n)
             jj_fail(c, "%s values to unpack (expected %zu, got %zu)",
-                    parts->n < target->items.n ? "not enough" : "too many", target->items.n, parts->n);
-        for (size_t i = 0; i < target->items.n && !c->failed; i++) jj_assign(c, target->items.items[i], parts->items[i]);
+                    parts->n < target->items.n ? "not enough" : "too many", target->items.n,
+                    parts->n);
+        for (size_t i = 0; i < target->items.n && !c->failed; i++)
+            jj_assign(c, target->items.items[i], parts->items[i]);
     }
 }
 
-/* --- loops ----------------------------------------------------------------------------------------------- */
+/* --- loops
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* The elements that pass the loop's filter. */
 static jj_list *filtered(jj *c, const jj_node *n, jj_list *all)
@@ -118,7 +123,8 @@ jj_value jj_run_loop(jj *c, const jj_node *n, jj_value iterable, int depth, jj_s
     c->scope = scope;
     jj_list *items = jj_iterate(c, iterable);
     if (n->c && !c->failed) items = filtered(c, n, items);
-    *loop = (jj_loop){.items = items, .depth = depth, .node = n, .scope = scope, .changed = jj_undefined(NULL)};
+    *loop = (jj_loop){
+        .items = items, .depth = depth, .node = n, .scope = scope, .changed = jj_undefined(NULL)};
     if (!c->failed && items->n) run_items(c, n, loop, scope);
     else if (!c->failed && n->other.n) {
         c->scope = jj_new_scope(c, scope);
@@ -128,7 +134,8 @@ jj_value jj_run_loop(jj *c, const jj_node *n, jj_value iterable, int depth, jj_s
     return jj_none();
 }
 
-/* --- statements --------------------------------------------------------------------------------------------- */
+/* --- statements
+ * --------------------------------------------------------------------------------------------- */
 
 static void run_if(jj *c, const jj_node *n)
 {
@@ -184,7 +191,8 @@ static void run_with(jj *c, const jj_node *n)
 
 static bool mentions(const jj_nodes *list, const char *name);
 
-/* Does the tree use a name? A macro only takes varargs, kwargs or caller when its body asks for them. */
+/* Does the tree use a name? A macro only takes varargs, kwargs or caller when its body asks for
+ * them. */
 static bool node_mentions(const jj_node *n, const char *name)
 {
     if (!n) return false;
@@ -205,15 +213,20 @@ static jj_value make_macro(jj *c, const jj_node *n, const char *name)
 {
     jj_macro *m = jj_get(c, sizeof *m);
     if (!m) return jj_none();
-    *m = (jj_macro){.name = name, .node = n, .scope = c->scope, .uses_caller = mentions(&n->body, "caller"),
-                    .uses_varargs = mentions(&n->body, "varargs"), .uses_kwargs = mentions(&n->body, "kwargs")};
+    *m = (jj_macro){.name = name,
+                    .node = n,
+                    .scope = c->scope,
+                    .uses_caller = mentions(&n->body, "caller"),
+                    .uses_varargs = mentions(&n->body, "varargs"),
+                    .uses_kwargs = mentions(&n->body, "kwargs")};
     return (jj_value){.type = JJ_MACRO, .u.macro = m};
 }
 
 /* {% call(a) f(x) %}: f is called with `caller`, a macro that renders the body. */
 static void run_call_block(jj *c, const jj_node *n)
 {
-    jj_node call = *n->a, caller = {.kind = JJN_CONST, .line = n->line}, named = {.kind = JJN_NAMED, .text = "caller"};
+    jj_node call = *n->a, caller = {.kind = JJN_CONST, .line = n->line},
+            named = {.kind = JJN_NAMED, .text = "caller"};
     size_t count = call.named.n;
     caller.value = make_macro(c, n, "caller");
     named.a = &caller;
@@ -268,7 +281,8 @@ static void statement(jj *c, const jj_node *n)
 void jj_exec(jj *c, const jj_nodes *body)
 {
     if (++c->depth > TX_TEMPLATE_MAX_DEPTH) {
-        jj_fail_status(c, FM_E_LIMIT, "the template goes too deep (maximum recursion depth exceeded)");
+        jj_fail_status(c, FM_E_LIMIT,
+                       "the template goes too deep (maximum recursion depth exceeded)");
         return;
     }
     for (size_t i = 0; i < body->n && !c->broke && !c->continued && jj_step(c); i++) {

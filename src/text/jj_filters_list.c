@@ -26,7 +26,8 @@ static jj_value first(jj *c, jj_value v, const jj_args *args)
     if (!jj_bind(c, args, "first", "", NULL)) return v;
     if (v.type == JJ_ITERATOR) { /* takes one element only */
         jj_iterator *it = v.u.iterator;
-        return it->at < it->list->n ? it->list->items[it->at++] : jj_undefined("No first item, sequence was empty.");
+        return it->at < it->list->n ? it->list->items[it->at++]
+                                    : jj_undefined("No first item, sequence was empty.");
     }
     jj_list *list = jj_iterate(c, v);
     return list->n ? list->items[0] : jj_undefined("No first item, sequence was empty.");
@@ -57,7 +58,8 @@ static jj_value join(jj *c, jj_value v, const jj_args *args)
     jj_value a[2];
     if (!jj_bind(c, args, "join", "d,attribute", a)) return v;
     jj_list *from = jj_iterate(c, v), *list = jj_new_list(c, from->n);
-    for (size_t i = 0; i < from->n && !c->failed; i++) jj_append(c, list, by_attribute(c, from->items[i], a[1]));
+    for (size_t i = 0; i < from->n && !c->failed; i++)
+        jj_append(c, list, by_attribute(c, from->items[i], a[1]));
     const jj_str *d = a[0].type == JJ_UNDEFINED ? jj_literal(c, "").u.s : jj_str_of(c, a[0]);
     return jj_join(c, d, list, false);
 }
@@ -82,14 +84,18 @@ static jj_value sum(jj *c, jj_value v, const jj_args *args)
     return total;
 }
 
-/* --- order ---------------------------------------------------------------------------------------------------- */
+/* --- order
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static jj_value key_of(jj *c, jj_value v, bool case_sensitive)
 {
     return v.type == JJ_STRING && !case_sensitive ? jj_lower(c, v.u.s) : v;
 }
 
-typedef struct keyed { jj_value key, item; } keyed;
+typedef struct keyed {
+    jj_value key, item;
+} keyed;
 
 /* Stable merge sort; reverse keeps equal elements in their order, as Python does. */
 static void merge_sort(jj *c, keyed *a, keyed *spare, size_t n, bool reverse)
@@ -99,7 +105,8 @@ static void merge_sort(jj *c, keyed *a, keyed *spare, size_t n, bool reverse)
     merge_sort(c, a, spare, half, reverse);
     merge_sort(c, a + half, spare, n - half, reverse);
     while (i < half && j < n && !c->failed) {
-        bool take_right = reverse ? jj_order(c, a[i].key, a[j].key) == -1 : jj_order(c, a[j].key, a[i].key) == -1;
+        bool take_right =
+            reverse ? jj_order(c, a[i].key, a[j].key) == -1 : jj_order(c, a[j].key, a[i].key) == -1;
         spare[k++] = take_right ? a[j++] : a[i++];
     }
     while (i < half) spare[k++] = a[i++];
@@ -221,7 +228,9 @@ static jj_value groupby(jj *c, jj_value v, const jj_args *args)
     return jj_list_value(JJ_LIST, groups);
 }
 
-/* --- mappings ---------------------------------------------------------------------------------------------------- */
+/* --- mappings
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static jj_value pair_of(jj *c, jj_entry e)
 {
@@ -246,17 +255,20 @@ static jj_value dictsort(jj *c, jj_value v, const jj_args *args)
     jj_value a[3];
     if (!jj_bind(c, args, "dictsort", "case_sensitive,by,reverse", a)) return v;
     if (v.type == JJ_UNDEFINED) return jj_fail_undefined(c, v);
-    if (v.type != JJ_DICT) return jj_fail(c, "'%s' object has no attribute 'items'", jj_type_name(v));
+    if (v.type != JJ_DICT)
+        return jj_fail(c, "'%s' object has no attribute 'items'", jj_type_name(v));
     const jj_str *by = jj_arg_str(c, a[1], jj_literal(c, "key").u.s);
     bool value = jj_str_is(by, "value");
-    if (!value && !jj_str_is(by, "key")) return jj_fail(c, "You can only sort by either \"key\" or \"value\"");
+    if (!value && !jj_str_is(by, "key"))
+        return jj_fail(c, "You can only sort by either \"key\" or \"value\"");
     const jj_dict *d = v.u.dict;
     keyed *items = d->n ? jj_get(c, d->n * sizeof *items) : NULL;
     for (size_t i = 0; items && i < d->n && !c->failed; i++) {
         jj_entry e = d->entries[i];
         items[i] = (keyed){key_of(c, value ? e.value : e.key, jj_truth(c, a[0])), pair_of(c, e)};
     }
-    return jj_list_value(JJ_LIST, items ? sorted(c, items, d->n, jj_truth(c, a[2])) : jj_new_list(c, 0));
+    return jj_list_value(JJ_LIST,
+                         items ? sorted(c, items, d->n, jj_truth(c, a[2])) : jj_new_list(c, 0));
 }
 
 static jj_value attr(jj *c, jj_value v, const jj_args *args)
@@ -272,7 +284,8 @@ static jj_value attr(jj *c, jj_value v, const jj_args *args)
     return out;
 }
 
-/* --- map, select, reject -------------------------------------------------------------------------------------------- */
+/* --- map, select, reject
+ * -------------------------------------------------------------------------------------------- */
 
 static const char *function_name(jj *c, jj_value v, char out[64])
 {
@@ -301,7 +314,8 @@ static jj_value map_attribute(jj *c, jj_value v, const jj_args *args)
 static jj_value map(jj *c, jj_value v, const jj_args *args)
 {
     char name[64];
-    if (!args->n && args->n_named && !strcmp(args->named[0].name, "attribute")) return map_attribute(c, v, args);
+    if (!args->n && args->n_named && !strcmp(args->named[0].name, "attribute"))
+        return map_attribute(c, v, args);
     if (!args->n) {
         for (size_t i = 0; i < args->n_named; i++)
             if (!strcmp(args->named[i].name, "attribute")) return map_attribute(c, v, args);
@@ -314,7 +328,8 @@ static jj_value map(jj *c, jj_value v, const jj_args *args)
     rest.values++;
     rest.n--;
     jj_list *from = jj_iterate(c, v), *list = jj_new_list(c, from->n);
-    for (size_t i = 0; i < from->n && jj_step(c); i++) jj_append(c, list, fn(c, from->items[i], &rest));
+    for (size_t i = 0; i < from->n && jj_step(c); i++)
+        jj_append(c, list, fn(c, from->items[i], &rest));
     return jj_iterator_value(c, list);
 }
 
@@ -362,7 +377,9 @@ static jj_value rejectattr(jj *c, jj_value v, const jj_args *args)
     return choose(c, v, args, true, false);
 }
 
-/* --- batch, slice ------------------------------------------------------------------------------------------------------ */
+/* --- batch, slice
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static jj_value batch(jj *c, jj_value v, const jj_args *args)
 {
@@ -372,7 +389,8 @@ static jj_value batch(jj *c, jj_value v, const jj_args *args)
     jj_list *from = jj_iterate(c, v), *list = jj_new_list(c, 0), *row = NULL;
     if (n < 1 || n > 1000000) return jj_fail(c, "batch needs a number of elements");
     for (size_t i = 0; i < from->n && !c->failed; i++) {
-        if (!row || row->n == (size_t)n) jj_append(c, list, jj_list_value(JJ_LIST, row = jj_new_list(c, 0)));
+        if (!row || row->n == (size_t)n)
+            jj_append(c, list, jj_list_value(JJ_LIST, row = jj_new_list(c, 0)));
         jj_append(c, row, from->items[i]);
     }
     while (row && !absent(a[1]) && row->n < (size_t)n && !c->failed) jj_append(c, row, a[1]);
@@ -402,11 +420,32 @@ static jj_value pprint(jj *c, jj_value v, const jj_args *args)
 }
 
 const jj_filter_entry jj_list_filters[] = {
-    {"default", default_filter}, {"d", default_filter}, {"length", length}, {"count", length}, {"first", first},
-    {"last", last}, {"list", list_filter}, {"join", join}, {"reverse", reverse}, {"sum", sum}, {"sort", sort},
-    {"max", max}, {"min", min}, {"unique", unique}, {"groupby", groupby}, {"items", items_filter},
-    {"dictsort", dictsort}, {"attr", attr}, {"map", map}, {"select", select_filter}, {"reject", reject},
-    {"selectattr", selectattr}, {"rejectattr", rejectattr}, {"batch", batch}, {"slice", slice}, {"pprint", pprint},
+    {"default", default_filter},
+    {"d", default_filter},
+    {"length", length},
+    {"count", length},
+    {"first", first},
+    {"last", last},
+    {"list", list_filter},
+    {"join", join},
+    {"reverse", reverse},
+    {"sum", sum},
+    {"sort", sort},
+    {"max", max},
+    {"min", min},
+    {"unique", unique},
+    {"groupby", groupby},
+    {"items", items_filter},
+    {"dictsort", dictsort},
+    {"attr", attr},
+    {"map", map},
+    {"select", select_filter},
+    {"reject", reject},
+    {"selectattr", selectattr},
+    {"rejectattr", rejectattr},
+    {"batch", batch},
+    {"slice", slice},
+    {"pprint", pprint},
     {NULL, NULL},
 };
 

@@ -21,6 +21,7 @@ TEXT_FILTER(capitalize, jj_capitalize(c, s))
 TEXT_FILTER(string, jj_string_value(s))
 TEXT_FILTER(safe, jj_mark_safe(c, s))
 TEXT_FILTER(escape, ((void)s, jj_escape(c, v)))
+TEXT_FILTER(forceescape, jj_escape(c, jj_text(c, s->s, s->n, jj_str_content(s, 0, s->n))))
 
 /* Jinja's own title: words start behind "-", white space and opening brackets only. */
 static jj_value title(jj *c, jj_value v, const jj_args *args)
@@ -51,7 +52,8 @@ static jj_value replace(jj *c, jj_value v, const jj_args *args)
 {
     jj_value a[3];
     if (!jj_bind(c, args, "replace", "old*,new*,count", a)) return v;
-    return jj_replace(c, jj_str_of(c, v), jj_str_of(c, a[0]), jj_str_of(c, a[1]), jj_arg_int(c, a[2], -1));
+    return jj_replace(c, jj_str_of(c, v), jj_str_of(c, a[0]), jj_str_of(c, a[1]),
+                      jj_arg_int(c, a[2], -1));
 }
 
 static jj_value center(jj *c, jj_value v, const jj_args *args)
@@ -67,7 +69,8 @@ static jj_value truncate(jj *c, jj_value v, const jj_args *args)
     if (!jj_bind(c, args, "truncate", "length,killwords,end,leeway", a)) return v;
     const jj_str *s = jj_str_of(c, v), *end = jj_arg_str(c, a[2], jj_literal(c, "...").u.s);
     int64_t length = jj_arg_int(c, a[0], 255), leeway = jj_arg_int(c, a[3], 5);
-    int64_t n = (int64_t)tx_utf8_count(s->s, s->n), kept = length - (int64_t)tx_utf8_count(end->s, end->n);
+    int64_t n = (int64_t)tx_utf8_count(s->s, s->n),
+            kept = length - (int64_t)tx_utf8_count(end->s, end->n);
     if (kept < 0) return jj_fail(c, "expected length >= the length of the end mark");
     if (n <= length || n - length <= leeway) return jj_string_value(s);
     size_t cut = jj_offset(s, kept);
@@ -104,7 +107,8 @@ static jj_value indent(jj *c, jj_value v, const jj_args *args)
 
 static jj_value format(jj *c, jj_value v, const jj_args *args)
 {
-    if (args->n && args->n_named) return jj_fail(c, "can't handle positional and keyword arguments at the same time");
+    if (args->n && args->n_named)
+        return jj_fail(c, "can't handle positional and keyword arguments at the same time");
     jj_value with;
     if (args->n_named) {
         jj_dict *d = jj_new_dict(c, args->n_named);
@@ -162,8 +166,9 @@ static jj_value striptags(jj *c, jj_value v, const jj_args *args)
     size_t done = 0;
     for (size_t i = 0; i < s->n;) {
         const char *end = s->s[i] != '<' ? NULL
-                          : s->n - i > 3 && !memcmp(s->s + i, "<!--", 4) ? memmem(s->s + i, s->n - i, "-->", 3)
-                                                                         : memchr(s->s + i, '>', s->n - i);
+                          : s->n - i > 3 && !memcmp(s->s + i, "<!--", 4)
+                              ? memmem(s->s + i, s->n - i, "-->", 3)
+                              : memchr(s->s + i, '>', s->n - i);
         if (end) {
             jj_out_part(c, &out, s, done, i);
             done = i = (size_t)(end - s->s) + (*end == '-' ? 3 : 1);
@@ -177,9 +182,12 @@ static jj_value striptags(jj *c, jj_value v, const jj_args *args)
     return c->failed ? v : jj_join(c, jj_literal(c, " ").u.s, words.u.list, false);
 }
 
-/* --- numbers ------------------------------------------------------------------------------------------------ */
+/* --- numbers
+ * ------------------------------------------------------------------------------------------------
+ */
 
-/* Python's int(text, base) and float(text): surrounding space, a sign, underscores between digits. */
+/* Python's int(text, base) and float(text): surrounding space, a sign, underscores between digits.
+ */
 static bool clean_number(const jj_str *s, char *out, size_t size)
 {
     size_t from = 0, to = s->n, n = 0;
@@ -205,11 +213,13 @@ static bool parse_int(const jj_str *s, int base, int64_t *out)
     char text[128], *end;
     if (base < 2 || base > 36 || !clean_number(s, text, sizeof text)) return false;
     char *digits = text + (*text == '-' || *text == '+');
-    if (base == 16 && digits[0] == '0' && (digits[1] | 32) == 'x') memmove(digits, digits + 2, strlen(digits) - 1);
+    if (base == 16 && digits[0] == '0' && (digits[1] | 32) == 'x')
+        memmove(digits, digits + 2, strlen(digits) - 1);
     else if ((base == 8 && digits[0] == '0' && (digits[1] | 32) == 'o') ||
              (base == 2 && digits[0] == '0' && (digits[1] | 32) == 'b'))
         memmove(digits, digits + 2, strlen(digits) - 1);
-    if (*digits == '-' || *digits == '+' || !*digits || ((digits[1] | 32) == 'x' && base == 16)) return false;
+    if (*digits == '-' || *digits == '+' || !*digits || ((digits[1] | 32) == 'x' && base == 16))
+        return false;
     long long v = strtoll(text, &end, base);
     *out = v;
     return !*end;
@@ -275,7 +285,8 @@ static jj_value round_common(jj_value v, int64_t precision)
         f = nearbyint(f / scale) * scale;
         return jj_as_int(v, &i) ? jj_int((int64_t)f) : jj_float(f);
     }
-    snprintf(text, sizeof text, "%.*f", (int)precision, f); /* rounds the exact value, halves to even */
+    snprintf(text, sizeof text, "%.*f", (int)precision,
+             f); /* rounds the exact value, halves to even */
     return jj_float(strtod(text, NULL));
 }
 
@@ -286,7 +297,8 @@ static jj_value round_filter(jj *c, jj_value v, const jj_args *args)
     int64_t precision = jj_arg_int(c, a[0], 0);
     const jj_str *method = jj_arg_str(c, a[1], jj_literal(c, "common").u.s);
     if (v.type == JJ_UNDEFINED) return jj_fail_undefined(c, v);
-    if (!jj_is_number(v)) return jj_fail(c, "type %s doesn't define __round__ method", jj_type_name(v));
+    if (!jj_is_number(v))
+        return jj_fail(c, "type %s doesn't define __round__ method", jj_type_name(v));
     if (jj_str_is(method, "common")) return round_common(v, precision);
     double scale = pow(10, (double)precision), f = jj_as_double(v) * scale;
     if (jj_str_is(method, "ceil")) return jj_float(ceil(f) / scale);
@@ -314,7 +326,9 @@ static jj_value filesize(jj *c, jj_value v, const jj_args *args)
     return jj_text(c, text, strlen(text), false);
 }
 
-/* --- JSON ---------------------------------------------------------------------------------------------------- */
+/* --- JSON
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static bool json_separators(jj *c, jj_value v, jj_json_style *style)
 {
@@ -343,9 +357,29 @@ static jj_value tojson(jj *c, jj_value v, const jj_args *args)
 }
 
 const jj_filter_entry jj_text_filters[] = {
-    {"upper", upper}, {"lower", lower}, {"capitalize", capitalize}, {"title", title}, {"string", string},
-    {"safe", safe}, {"escape", escape}, {"e", escape}, {"trim", trim}, {"replace", replace}, {"center", center},
-    {"truncate", truncate}, {"indent", indent}, {"format", format}, {"wordcount", wordcount},
-    {"urlencode", urlencode}, {"striptags", striptags}, {"int", to_int}, {"float", to_float}, {"abs", absolute},
-    {"round", round_filter}, {"filesizeformat", filesize}, {"tojson", tojson}, {NULL, NULL},
+    {"upper", upper},
+    {"lower", lower},
+    {"capitalize", capitalize},
+    {"title", title},
+    {"string", string},
+    {"safe", safe},
+    {"escape", escape},
+    {"e", escape},
+    {"forceescape", forceescape},
+    {"trim", trim},
+    {"replace", replace},
+    {"center", center},
+    {"truncate", truncate},
+    {"indent", indent},
+    {"format", format},
+    {"wordcount", wordcount},
+    {"urlencode", urlencode},
+    {"striptags", striptags},
+    {"int", to_int},
+    {"float", to_float},
+    {"abs", absolute},
+    {"round", round_filter},
+    {"filesizeformat", filesize},
+    {"tojson", tojson},
+    {NULL, NULL},
 };

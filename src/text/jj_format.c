@@ -1,4 +1,5 @@
-/* "%s" % x and "{}".format(x). What is formatted keeps being content; the format's own text keeps what it is. */
+/* "%s" % x and "{}".format(x). What is formatted keeps being content; the format's own text keeps
+ * what it is. */
 #include "text/jj.h"
 #include "text/unicode.h"
 
@@ -16,12 +17,13 @@ typedef struct spec {
     char sign;  /* '+' ' ' or '-' */
     bool alternate, comma, underscore, left, zero;
     int64_t width, precision; /* precision -1: none */
-    char type;  /* 0: none */
+    char type;                /* 0: none */
 } spec;
 
 static void pad(jj *c, jj_out *out, const char *fill, int64_t times)
 {
-    for (int64_t i = 0; i < times && !c->failed; i++) jj_out_text(c, out, fill, strlen(fill), false);
+    for (int64_t i = 0; i < times && !c->failed; i++)
+        jj_out_text(c, out, fill, strlen(fill), false);
 }
 
 /* s within a width; `otherwise` is the alignment when none is asked for. */
@@ -70,7 +72,11 @@ static void int_text(char *out, size_t size, int64_t v, const spec *f, char type
     while (u /= (uint64_t)base);
     while (n < f->precision && n < 60) digits[n++] = '0';
     sign_of(sign, v < 0, f);
-    const char *prefix = !f->alternate || base == 10 ? "" : type == 'x' ? "0x" : type == 'X' ? "0X" : type == 'o' ? "0o" : "0b";
+    const char *prefix = !f->alternate || base == 10 ? ""
+                         : type == 'x'               ? "0x"
+                         : type == 'X'               ? "0X"
+                         : type == 'o'               ? "0o"
+                                                     : "0b";
     size_t at = (size_t)snprintf(out, size, "%s%s", sign, prefix);
     while (n && at + 1 < size) out[at++] = digits[--n];
     out[at] = 0;
@@ -86,12 +92,15 @@ static void float_text(char *out, size_t size, double v, const spec *f, char typ
         return;
     }
     bool percent = type == '%';
-    snprintf(format, sizeof format, "%s%%%s.*%c", "%s", f->alternate ? "#" : "", percent ? 'f' : type);
+    snprintf(format, sizeof format, "%s%%%s.*%c", "%s", f->alternate ? "#" : "",
+             percent ? 'f' : type);
     int n = snprintf(out, size, format, sign, precision, fabs(v) * (percent ? 100 : 1));
     if (percent && n >= 0 && (size_t)n + 1 < size) strcpy(out + n, "%");
 }
 
-/* --- % -------------------------------------------------------------------------------------------------- */
+/* --- %
+ * --------------------------------------------------------------------------------------------------
+ */
 
 typedef struct percent {
     jj *c;
@@ -121,7 +130,8 @@ static int64_t number(percent *p)
         p->at++;
         return jj_as_int(next_argument(p), &star) ? star : (jj_fail(p->c, "* wants int"), 0);
     }
-    while (isdigit((unsigned char)peek(p)) && n < MAX_WIDTH) n = n * 10 + (p->format->s[p->at++] - '0');
+    while (isdigit((unsigned char)peek(p)) && n < MAX_WIDTH)
+        n = n * 10 + (p->format->s[p->at++] - '0');
     if (n >= MAX_WIDTH) jj_fail(p->c, "a width of more than %d", MAX_WIDTH);
     return n;
 }
@@ -172,7 +182,8 @@ static void put_char(percent *p, jj_value v, const spec *f)
 {
     char text[4];
     int64_t i;
-    if (v.type == JJ_STRING && tx_utf8_count(v.u.s->s, v.u.s->n) == 1) put_aligned(p->c, p->out, v.u.s, f, '>');
+    if (v.type == JJ_STRING && tx_utf8_count(v.u.s->s, v.u.s->n) == 1)
+        put_aligned(p->c, p->out, v.u.s, f, '>');
     else if (jj_as_int(v, &i) && i >= 0 && i < 0x110000 && (i < 0xD800 || i > 0xDFFF)) {
         size_t n = (size_t)tx_utf8_put((uint32_t)i, text);
         put_aligned(p->c, p->out, jj_text(p->c, text, n, true).u.s, f, '>');
@@ -229,12 +240,15 @@ jj_value jj_percent(jj *c, const jj_str *format, jj_value args)
         p.at = to + 1;
         if (mark) directive(&p);
     }
-    bool unused = args.type == JJ_TUPLE ? p.next < args.u.list->n : p.next == 0 && args.type != JJ_DICT && args.type != JJ_LIST;
+    bool unused = args.type == JJ_TUPLE
+                      ? p.next < args.u.list->n
+                      : p.next == 0 && args.type != JJ_DICT && args.type != JJ_LIST;
     if (unused) jj_fail(c, "not all arguments converted during string formatting");
     return jj_out_value(c, &out);
 }
 
-/* --- str.format -------------------------------------------------------------------------------------------- */
+/* --- str.format
+ * -------------------------------------------------------------------------------------------- */
 
 typedef struct formatter {
     jj *c;
@@ -260,11 +274,13 @@ static bool parse_spec(formatter *m, const char *s, size_t n, spec *f)
         if (!f->fill[0]) strcpy(f->fill, "0");
         at++;
     }
-    for (; at < n && isdigit((unsigned char)s[at]) && f->width < MAX_WIDTH; at++) f->width = f->width * 10 + (s[at] - '0');
+    for (; at < n && isdigit((unsigned char)s[at]) && f->width < MAX_WIDTH; at++)
+        f->width = f->width * 10 + (s[at] - '0');
     if (at < n && s[at] == ',') f->comma = true, at++;
     else if (at < n && s[at] == '_') f->underscore = true, at++;
     if (at + 1 < n && s[at] == '.' && isdigit((unsigned char)s[at + 1]))
-        for (at++, f->precision = 0; at < n && isdigit((unsigned char)s[at]) && f->precision < MAX_WIDTH; at++)
+        for (at++, f->precision = 0;
+             at < n && isdigit((unsigned char)s[at]) && f->precision < MAX_WIDTH; at++)
             f->precision = f->precision * 10 + (s[at] - '0');
     if (at < n) f->type = s[at++];
     if (at == n && f->width < MAX_WIDTH && f->precision < MAX_WIDTH) return true;
@@ -306,7 +322,9 @@ static void format_value(formatter *m, jj_value v, const char *s, size_t n)
     if (!parse_spec(m, s, n, &f)) return;
     bool number_type = f.type && strchr("bcdeEfFgGnoxX%", f.type);
     if (jj_is_number(v) && (v.type != JJ_BOOL || number_type)) {
-        if (f.type && !number_type) jj_fail(m->c, "Unknown format code '%c' for object of type '%s'", f.type, jj_type_name(v));
+        if (f.type && !number_type)
+            jj_fail(m->c, "Unknown format code '%c' for object of type '%s'", f.type,
+                    jj_type_name(v));
         else if (v.type == JJ_FLOAT && f.type && strchr("bcdoxX", f.type))
             jj_fail(m->c, "Unknown format code '%c' for object of type 'float'", f.type);
         else format_number(m, v, &f);
@@ -330,19 +348,25 @@ static jj_value argument(formatter *m, const char *s, size_t n)
 {
     int64_t i = -1;
     if (!n) {
-        if (m->next < 0) return jj_fail(m->c, "cannot switch from manual field specification to automatic field numbering");
+        if (m->next < 0)
+            return jj_fail(
+                m->c, "cannot switch from manual field specification to automatic field numbering");
         i = m->next++;
     } else if (n < 10 && strspn(s, "0123456789") >= n) {
-        if (m->next > 0) return jj_fail(m->c, "cannot switch from automatic field numbering to manual field specification");
+        if (m->next > 0)
+            return jj_fail(
+                m->c, "cannot switch from automatic field numbering to manual field specification");
         m->next = -1;
         i = strtoll(s, NULL, 10);
     }
     if (i >= 0) {
         if ((size_t)i < m->args->n) return m->args->values[i];
-        return jj_fail(m->c, "Replacement index %lld out of range for positional args tuple", (long long)i);
+        return jj_fail(m->c, "Replacement index %lld out of range for positional args tuple",
+                       (long long)i);
     }
     for (size_t k = 0; k < m->args->n_named; k++)
-        if (strlen(m->args->named[k].name) == n && !memcmp(m->args->named[k].name, s, n)) return m->args->named[k].value;
+        if (strlen(m->args->named[k].name) == n && !memcmp(m->args->named[k].name, s, n))
+            return m->args->named[k].value;
     return jj_fail(m->c, "KeyError: '%.*s'", (int)(n < 80 ? n : 80), s);
 }
 
@@ -359,8 +383,11 @@ static jj_value field(formatter *m, const char *s, size_t n)
             v = jj_attribute(m->c, v, s + from, at - from);
         } else {
             while (at < n && s[at] != ']') at++;
-            bool digits = at > from && at - from < 10 && strspn(s + from, "0123456789") >= at - from;
-            v = jj_item(m->c, v, digits ? jj_int(strtoll(s + from, NULL, 10)) : jj_wrap(m->c, s + from, at - from, false));
+            bool digits =
+                at > from && at - from < 10 && strspn(s + from, "0123456789") >= at - from;
+            v = jj_item(m->c, v,
+                        digits ? jj_int(strtoll(s + from, NULL, 10))
+                               : jj_wrap(m->c, s + from, at - from, false));
             at++;
         }
         if (v.type == JJ_UNDEFINED && !m->c->failed) jj_fail_undefined(m->c, v);

@@ -1,7 +1,7 @@
 /* From a template's source to tokens, white space control included. The rules are Jinja's:
  *   - "-" at a tag's edge removes all white space there, "+" keeps all of it;
- *   - otherwise a block's or comment's closing tag swallows one newline behind it (trim_blocks), and the spaces
- *     between the start of its line and an opening one go (lstrip_blocks);
+ *   - otherwise a block's or comment's closing tag swallows one newline behind it (trim_blocks),
+ * and the spaces between the start of its line and an opening one go (lstrip_blocks);
  *   - one newline at the end of the source is dropped, and all newlines are '\n'. */
 #include "base/mem.h"
 #include "text/jj.h"
@@ -21,7 +21,7 @@ typedef struct lexer {
     const char *p, *end;
     const char *counted; /* lines are counted up to here */
     int line;
-    bool line_starting;  /* what was read last ended with a newline, or nothing was read yet */
+    bool line_starting; /* what was read last ended with a newline, or nothing was read yet */
     char brackets[MAX_BRACKETS];
     int n_brackets;
 } lexer;
@@ -96,11 +96,14 @@ static fm_status push_data(lexer *l, const char *from, const char *to)
     if (from == to) return FM_OK;
     const char *text = copy(l, from, (size_t)(to - from));
     if (!text) return no_memory(l);
-    return push(l, (jj_token){.type = JJT_DATA, .line = line_at(l, from), .text = text, .n = (size_t)(to - from)});
+    return push(
+        l, (jj_token){
+               .type = JJT_DATA, .line = line_at(l, from), .text = text, .n = (size_t)(to - from)});
 }
 
 /* The end of the data from..to in front of a tag whose sign is given. */
-static const char *data_end(const lexer *l, const char *from, const char *to, char sign, bool variable)
+static const char *data_end(const lexer *l, const char *from, const char *to, char sign,
+                            bool variable)
 {
     if (sign == '-') return strip_right(from, to);
     if (sign == '+' || variable) return to;
@@ -120,8 +123,10 @@ static void after_tag(lexer *l, const char *p, char sign, bool trim)
     l->p = q;
 }
 
-/* Does `{% SIGN word SIGN %}` stand at p? *close gets the place behind it, *sign its closing sign. */
-static bool is_word_tag(const lexer *l, const char *p, const char *word, char *open, char *sign, const char **close)
+/* Does `{% SIGN word SIGN %}` stand at p? *close gets the place behind it, *sign its closing sign.
+ */
+static bool is_word_tag(const lexer *l, const char *p, const char *word, char *open, char *sign,
+                        const char **close)
 {
     size_t n = strlen(word);
     if (l->end - p < 2 || p[0] != '{' || p[1] != '%') return false;
@@ -160,14 +165,20 @@ static fm_status raw(lexer *l, const char *open, const char *from, char sign)
     return status;
 }
 
-/* --- inside a tag ----------------------------------------------------------------------------------- */
+/* --- inside a tag
+ * ----------------------------------------------------------------------------------- */
 
-static const struct { char text[3]; jj_token_type type; } operators[] = {
-    {"//", JJT_FLOORDIV}, {"**", JJT_POW}, {"==", JJT_EQ}, {"!=", JJT_NE}, {">=", JJT_GE}, {"<=", JJT_LE},
-    {"+", JJT_ADD}, {"-", JJT_SUB}, {"*", JJT_MUL}, {"/", JJT_DIV}, {"%", JJT_MOD}, {"~", JJT_TILDE},
-    {"<", JJT_LT}, {">", JJT_GT}, {"=", JJT_ASSIGN}, {".", JJT_DOT}, {",", JJT_COMMA}, {":", JJT_COLON},
-    {";", JJT_SEMICOLON}, {"|", JJT_PIPE}, {"(", JJT_LPAREN}, {")", JJT_RPAREN}, {"[", JJT_LBRACKET},
-    {"]", JJT_RBRACKET}, {"{", JJT_LBRACE}, {"}", JJT_RBRACE},
+static const struct {
+    char text[3];
+    jj_token_type type;
+} operators[] = {
+    {"//", JJT_FLOORDIV}, {"**", JJT_POW},   {"==", JJT_EQ},       {"!=", JJT_NE},
+    {">=", JJT_GE},       {"<=", JJT_LE},    {"+", JJT_ADD},       {"-", JJT_SUB},
+    {"*", JJT_MUL},       {"/", JJT_DIV},    {"%", JJT_MOD},       {"~", JJT_TILDE},
+    {"<", JJT_LT},        {">", JJT_GT},     {"=", JJT_ASSIGN},    {".", JJT_DOT},
+    {",", JJT_COMMA},     {":", JJT_COLON},  {";", JJT_SEMICOLON}, {"|", JJT_PIPE},
+    {"(", JJT_LPAREN},    {")", JJT_RPAREN}, {"[", JJT_LBRACKET},  {"]", JJT_RBRACKET},
+    {"{", JJT_LBRACE},    {"}", JJT_RBRACE},
 };
 
 static fm_status bracket(lexer *l, char c)
@@ -176,7 +187,8 @@ static fm_status bracket(lexer *l, char c)
     const char *at = strchr(pairs, c);
     if (!at) return FM_OK;
     if ((at - pairs) % 2 == 0) {
-        if (l->n_brackets == MAX_BRACKETS) return jj_syntax(l->t, line_at(l, l->p), l->err, "too many open brackets");
+        if (l->n_brackets == MAX_BRACKETS)
+            return jj_syntax(l->t, line_at(l, l->p), l->err, "too many open brackets");
         l->brackets[l->n_brackets++] = at[1];
         return FM_OK;
     }
@@ -191,17 +203,21 @@ static fm_status operator_token(lexer *l)
         size_t n = strlen(operators[i].text);
         if ((size_t)(l->end - l->p) < n || memcmp(l->p, operators[i].text, n)) continue;
         fm_status status = n == 1 ? bracket(l, *l->p) : FM_OK;
-        if (!status) status = push(l, (jj_token){.type = operators[i].type, .line = line_at(l, l->p)});
+        if (!status)
+            status = push(l, (jj_token){.type = operators[i].type, .line = line_at(l, l->p)});
         l->p += n;
         return status;
     }
-    return jj_syntax(l->t, line_at(l, l->p), l->err, "unexpected character '%.*s'", tx_utf8_size((unsigned char)*l->p), l->p);
+    return jj_syntax(l->t, line_at(l, l->p), l->err, "unexpected character '%.*s'",
+                     tx_utf8_size((unsigned char)*l->p), l->p);
 }
 
 /* Digits with single underscores between them. */
 static const char *digits(const char *p, const char *end, const char *set)
 {
-    while (p < end && (strchr(set, *p) && *p ? true : *p == '_' && p + 1 < end && p[1] && strchr(set, p[1]))) p++;
+    while (p < end &&
+           (strchr(set, *p) && *p ? true : *p == '_' && p + 1 < end && p[1] && strchr(set, p[1])))
+        p++;
     return p;
 }
 
@@ -220,12 +236,16 @@ static fm_status number(lexer *l)
     bool is_float = false;
     if (*p == '0' && end - p > 2 && strchr("bBoOxX", p[1])) {
         base = (p[1] | 32) == 'b' ? 2 : (p[1] | 32) == 'o' ? 8 : 16;
-        q = digits(p + 2, end, base == 2 ? "01" : base == 8 ? "01234567" : "0123456789abcdefABCDEF");
+        q = digits(p + 2, end,
+                   base == 2   ? "01"
+                   : base == 8 ? "01234567"
+                               : "0123456789abcdefABCDEF");
         p += 2;
     } else {
         q = digits(p, end, dec);
         bool after_dot = l->out->n && l->out->items[l->out->n - 1].type == JJT_DOT;
-        if (q < end && *q == '.' && decimal(q + 1, end) && !after_dot) q = digits(q + 1, end, dec), is_float = true;
+        if (q < end && *q == '.' && decimal(q + 1, end) && !after_dot)
+            q = digits(q + 1, end, dec), is_float = true;
         const char *e = q;
         if (e < end && (*e | 32) == 'e' && !after_dot) {
             e++;
@@ -240,7 +260,8 @@ static fm_status number(lexer *l)
     if (is_float) token.f = strtod(text, NULL);
     else {
         unsigned long long v = strtoull(text, NULL, base);
-        if (v > INT64_MAX || n > 70) return jj_syntax(l->t, token.line, l->err, "an integer of more than 64 bits");
+        if (v > INT64_MAX || n > 70)
+            return jj_syntax(l->t, token.line, l->err, "an integer of more than 64 bits");
         token.i = (int64_t)v;
     }
     l->p = q;
@@ -272,7 +293,8 @@ static bool escape(bs_buf *b, const char **p, const char *end)
     if (c == '\n') return true;
     if (c >= '0' && c <= '7') {
         v = (uint32_t)(c - '0');
-        for (int i = 0; i < 2 && *p < end && **p >= '0' && **p <= '7'; i++) v = v * 8 + (uint32_t)(*(*p)++ - '0');
+        for (int i = 0; i < 2 && *p < end && **p >= '0' && **p <= '7'; i++)
+            v = v * 8 + (uint32_t)(*(*p)++ - '0');
         return tx_utf8_append(b, v);
     }
     int n = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
@@ -297,10 +319,14 @@ static fm_status string(lexer *l)
     }
     fm_status status = FM_OK;
     const char *copied = NULL;
-    if (!ok && !text.failed) status = jj_syntax(l->t, line, l->err, "a malformed escape in a string");
+    if (!ok && !text.failed)
+        status = jj_syntax(l->t, line, l->err, "a malformed escape in a string");
     else if (p >= l->end) status = jj_syntax(l->t, line, l->err, "a string is not closed");
-    else if (text.failed || !(copied = copy(l, text.data ? text.data : "", text.length))) status = no_memory(l);
-    else status = push(l, (jj_token){.type = JJT_STRING, .line = line, .text = copied, .n = text.length});
+    else if (text.failed || !(copied = copy(l, text.data ? text.data : "", text.length)))
+        status = no_memory(l);
+    else
+        status =
+            push(l, (jj_token){.type = JJT_STRING, .line = line, .text = copied, .n = text.length});
     bs_buf_free(&text);
     l->p = p + 1;
     return status;
@@ -320,7 +346,8 @@ static fm_status name(lexer *l)
     size_t n = (size_t)(p - l->p);
     const char *text = copy(l, l->p, n);
     if (!text) return no_memory(l);
-    fm_status status = push(l, (jj_token){.type = JJT_NAME, .line = line_at(l, l->p), .text = text, .n = n});
+    fm_status status =
+        push(l, (jj_token){.type = JJT_NAME, .line = line_at(l, l->p), .text = text, .n = n});
     l->p = p;
     return status;
 }
@@ -340,13 +367,15 @@ static bool closes(lexer *l, bool variable)
 static fm_status tag(lexer *l, const char *open, bool variable)
 {
     int line = line_at(l, open), k;
-    fm_status status = push(l, (jj_token){.type = variable ? JJT_OPEN_VAR : JJT_OPEN_BLOCK, .line = line});
+    fm_status status =
+        push(l, (jj_token){.type = variable ? JJT_OPEN_VAR : JJT_OPEN_BLOCK, .line = line});
     l->n_brackets = 0;
     while (!status) {
         l->p = skip_space(l->p, l->end);
         if (l->p >= l->end) return jj_syntax(l->t, line, l->err, "a tag is not closed");
         if (closes(l, variable))
-            return push(l, (jj_token){.type = variable ? JJT_CLOSE_VAR : JJT_CLOSE_BLOCK, .line = line});
+            return push(
+                l, (jj_token){.type = variable ? JJT_CLOSE_VAR : JJT_CLOSE_BLOCK, .line = line});
         if (*l->p == '"' || *l->p == '\'') status = string(l);
         else if (decimal(l->p, l->end)) status = number(l);
         else if (name_char(tx_utf8_get(l->p, &k), true)) status = name(l);
@@ -360,12 +389,15 @@ static fm_status piece(lexer *l)
 {
     const char *from = l->p, *p = from, *close;
     char open = 0, sign = 0;
-    while (p < l->end && !(*p == '{' && l->end - p > 1 && (p[1] == '{' || p[1] == '%' || p[1] == '#'))) p++;
+    while (p < l->end &&
+           !(*p == '{' && l->end - p > 1 && (p[1] == '{' || p[1] == '%' || p[1] == '#')))
+        p++;
     if (p == l->end) {
         l->p = p;
         return push_data(l, from, p);
     }
-    bool variable = p[1] == '{', is_raw = is_word_tag(l, p, "raw", &open, &sign, &close) && sign != '+';
+    bool variable = p[1] == '{',
+         is_raw = is_word_tag(l, p, "raw", &open, &sign, &close) && sign != '+';
     if (!is_raw) open = l->end - p > 2 && (p[2] == '-' || p[2] == '+') ? p[2] : 0;
     fm_status status = push_data(l, from, data_end(l, from, p, open, variable));
     if (status) return status;
@@ -391,8 +423,14 @@ static void normalise(tx_template *t)
 fm_status jj_lex(tx_template *t, jj_tokens *out, fm_error *err)
 {
     normalise(t);
-    lexer l = {.t = t, .out = out, .err = err, .p = t->source, .end = t->source + t->n, .counted = t->source,
-               .line = 1, .line_starting = true};
+    lexer l = {.t = t,
+               .out = out,
+               .err = err,
+               .p = t->source,
+               .end = t->source + t->n,
+               .counted = t->source,
+               .line = 1,
+               .line_starting = true};
     fm_status status = FM_OK;
     while (!status && l.p < l.end) status = piece(&l);
     return status ? status : push(&l, (jj_token){.type = JJT_END, .line = line_at(&l, l.end)});

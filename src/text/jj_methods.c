@@ -1,4 +1,5 @@
-/* The methods of str that need more than one line; the others and the tables are in jj_methods_more.c. */
+/* The methods of str that need more than one line; the others and the tables are in
+ * jj_methods_more.c. */
 #include "text/jj_text_ops.h"
 #include "text/unicode.h"
 
@@ -19,7 +20,9 @@ static bool window(jj *c, const jj_str *s, jj_value start, jj_value end, size_t 
     return !c->failed;
 }
 
-/* --- split ------------------------------------------------------------------------------------------------ */
+/* --- split
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static jj_value piece(jj *c, const jj_str *s, size_t from, size_t to)
 {
@@ -70,7 +73,8 @@ jj_value jjm_split(jj *c, jj_value self, const jj_args *args)
     int64_t limit = jj_arg_int(c, a[1], -1);
     if (c->failed) return self;
     if (separator && !separator->n) return jj_fail(c, "empty separator");
-    return jj_list_value(JJ_LIST, separator ? split_at(c, self.u.s, separator, limit) : split_spaces(c, self.u.s, limit));
+    return jj_list_value(JJ_LIST, separator ? split_at(c, self.u.s, separator, limit)
+                                            : split_spaces(c, self.u.s, limit));
 }
 
 static void turn(jj_list *list)
@@ -110,8 +114,8 @@ jj_value jjm_rsplit(jj *c, jj_value self, const jj_args *args)
     if (c->failed) return self;
     if (separator && !separator->n) return jj_fail(c, "empty separator");
     jj_list *list = jj_new_list(c, 0);
-    size_t to = separator ? s->n : word_start(s, s->n, true);
-    while (!c->failed && (separator || to)) {
+    size_t to = separator ? s->n : word_start(s, s->n, true), lead = skip_spaces(s, 0, true);
+    while (!c->failed && (separator || to > lead)) {
         const char *hit = separator && limit != 0 ? last_of(s, 0, to, separator) : NULL;
         if (separator && !hit) break;
         if (!separator && limit == 0) break;
@@ -121,7 +125,7 @@ jj_value jjm_rsplit(jj *c, jj_value self, const jj_args *args)
         to = separator ? (size_t)(hit - s->s) : word_start(s, from, true);
     }
     if (separator) jj_append(c, list, piece(c, s, 0, to));
-    else if (to) jj_append(c, list, piece(c, s, skip_spaces(s, 0, true), to));
+    else if (to > lead) jj_append(c, list, piece(c, s, 0, to));
     if (!c->failed) turn(list);
     return jj_list_value(JJ_LIST, list);
 }
@@ -133,7 +137,8 @@ static jj_value partition(jj *c, jj_value self, const jj_args *args, bool right)
     const jj_str *separator = jj_arg_str(c, a, NULL), *s = self.u.s;
     if (!separator) return jj_fail(c, "must be str, not %s", jj_type_name(a));
     if (!separator->n) return jj_fail(c, "empty separator");
-    const char *hit = right ? last_of(s, 0, s->n, separator) : memmem(s->s, s->n, separator->s, separator->n);
+    const char *hit =
+        right ? last_of(s, 0, s->n, separator) : memmem(s->s, s->n, separator->s, separator->n);
     size_t at = hit ? (size_t)(hit - s->s) : 0;
     jj_list *list = jj_new_list(c, 3);
     jj_value empty = jj_literal(c, "");
@@ -153,7 +158,9 @@ jj_value jjm_rpartition(jj *c, jj_value self, const jj_args *args)
     return partition(c, self, args, true);
 }
 
-/* --- find ---------------------------------------------------------------------------------------------------- */
+/* --- find
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /* The index in characters, or -1. */
 static int64_t find(jj *c, jj_value self, const jj_args *args, bool right)
@@ -164,7 +171,7 @@ static int64_t find(jj *c, jj_value self, const jj_args *args, bool right)
     const jj_str *what = jj_arg_str(c, a[0], NULL), *s = self.u.s;
     if (!what) jj_fail(c, "must be str, not %s", jj_type_name(a[0]));
     if (c->failed || !window(c, s, a[1], a[2], &from, &to)) return -1;
-    const char *hit = right ? last_of(s, from, to, what)
+    const char *hit = right       ? last_of(s, from, to, what)
                       : to < from ? NULL
                                   : memmem(s->s + from, to - from, what->s, what->n);
     return hit ? (int64_t)tx_utf8_count(s->s, (size_t)(hit - s->s)) : -1;
@@ -225,7 +232,8 @@ static jj_value at_edge(jj *c, jj_value self, const jj_args *args, bool end)
         if (v.type != JJ_STRING)
             return jj_fail(c, "first arg must be str or a tuple of str, not %s", jj_type_name(v));
         size_t n = v.u.s->n;
-        if (n <= to - from && !memcmp(self.u.s->s + (end ? to - n : from), v.u.s->s, n)) return jj_bool(true);
+        if (n <= to - from && !memcmp(self.u.s->s + (end ? to - n : from), v.u.s->s, n))
+            return jj_bool(true);
     }
     return jj_bool(false);
 }
@@ -261,7 +269,9 @@ jj_value jjm_removesuffix(jj *c, jj_value self, const jj_args *args)
     return without(c, self, args, true);
 }
 
-/* --- the rest ---------------------------------------------------------------------------------------------------- */
+/* --- the rest
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static jj_value justified(jj *c, jj_value self, const jj_args *args, char align)
 {
@@ -291,8 +301,8 @@ jj_value jjm_zfill(jj *c, jj_value self, const jj_args *args)
     if (!jj_bind(c, args, "zfill", "width*", &a)) return self;
     const jj_str *s = self.u.s;
     size_t sign = s->n && (s->s[0] == '-' || s->s[0] == '+');
-    jj_value digits = jj_justify(c, jj_slice_str(c, s, sign, s->n), jj_arg_int(c, a, 0) - (int64_t)sign,
-                                 jj_literal(c, "0").u.s, '>');
+    jj_value digits = jj_justify(c, jj_slice_str(c, s, sign, s->n),
+                                 jj_arg_int(c, a, 0) - (int64_t)sign, jj_literal(c, "0").u.s, '>');
     return jj_string_value(jj_concat_str(c, jj_slice_str(c, s, 0, sign), digits.u.s));
 }
 

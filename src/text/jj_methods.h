@@ -4,8 +4,8 @@
 
 #include "text/jj.h"
 
-jj_method_fn jjm_split, jjm_rsplit, jjm_partition, jjm_rpartition, jjm_find, jjm_rfind, jjm_index, jjm_rindex,
-    jjm_count, jjm_startswith, jjm_endswith, jjm_removeprefix, jjm_removesuffix, jjm_ljust, jjm_rjust,
-    jjm_center, jjm_zfill, jjm_splitlines, jjm_swapcase, jjm_expandtabs;
+jj_method_fn jjm_split, jjm_rsplit, jjm_partition, jjm_rpartition, jjm_find, jjm_rfind, jjm_index,
+    jjm_rindex, jjm_count, jjm_startswith, jjm_endswith, jjm_removeprefix, jjm_removesuffix,
+    jjm_ljust, jjm_rjust, jjm_center, jjm_zfill, jjm_splitlines, jjm_swapcase, jjm_expandtabs;
 
 #endif

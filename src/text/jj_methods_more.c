@@ -55,7 +55,8 @@ static jj_value replace(jj *c, jj_value self, const jj_args *args)
     if (!jj_bind(c, args, "replace", "old*,new*,count", a)) return self;
     for (int i = 0; i < 2; i++)
         if (a[i].type != JJ_STRING)
-            return jj_fail(c, "replace() argument %d must be str, not %s", i + 1, jj_type_name(a[i]));
+            return jj_fail(c, "replace() argument %d must be str, not %s", i + 1,
+                           jj_type_name(a[i]));
     return jj_replace(c, self.u.s, a[0].u.s, a[1].u.s, jj_arg_int(c, a[2], -1));
 }
 
@@ -88,7 +89,9 @@ static jj_value format_map(jj *c, jj_value self, const jj_args *args)
     return jj_str_format(c, self.u.s, &named);
 }
 
-/* --- str.isX ------------------------------------------------------------------------------------------------ */
+/* --- str.isX
+ * ------------------------------------------------------------------------------------------------
+ */
 
 typedef bool char_fn(uint32_t c);
 
@@ -115,8 +118,9 @@ static bool decimal(uint32_t c)
 static bool digit(uint32_t c) /* decimals, and the superscripts and circled ones */
 {
     return decimal(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0x2070 && c <= 0x2079) ||
-           (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468) || (c >= 0x2474 && c <= 0x247C) ||
-           (c >= 0x2488 && c <= 0x2490) || (c >= 0x2776 && c <= 0x277E) || (c >= 0x2780 && c <= 0x2788) ||
+           (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468) ||
+           (c >= 0x2474 && c <= 0x247C) || (c >= 0x2488 && c <= 0x2490) ||
+           (c >= 0x2776 && c <= 0x277E) || (c >= 0x2780 && c <= 0x2788) ||
            (c >= 0x278A && c <= 0x2792);
 }
 
@@ -148,7 +152,8 @@ METHOD(isalnum_, jj_bool(all_chars(self.u.s, letter_or_number)))
 METHOD(isspace_, jj_bool(all_chars(self.u.s, jj_py_space)))
 METHOD(isascii, jj_bool(!self.u.s->n || all_chars(self.u.s, ascii)))
 METHOD(isprintable, jj_bool(!self.u.s->n || all_chars(self.u.s, tx_is_printable)))
-METHOD(isidentifier, jj_bool(all_chars(self.u.s, identifier_char) && !numeric((unsigned char)self.u.s->s[0])))
+METHOD(isidentifier,
+       jj_bool(all_chars(self.u.s, identifier_char) && !numeric((unsigned char)self.u.s->s[0])))
 
 static jj_value istitle(jj *c, jj_value self, const jj_args *args)
 {
@@ -165,7 +170,9 @@ static jj_value istitle(jj *c, jj_value self, const jj_args *args)
     return jj_bool(any);
 }
 
-/* --- dict ------------------------------------------------------------------------------------------------------ */
+/* --- dict
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static jj_value view(jj *c, const jj_dict *d, const char *kind)
 {
@@ -199,7 +206,8 @@ static jj_value get(jj *c, jj_value self, const jj_args *args)
     return v ? *v : args->n > 1 ? a[1] : jj_none();
 }
 
-/* --- list, tuple, range ------------------------------------------------------------------------------------------ */
+/* --- list, tuple, range
+ * ------------------------------------------------------------------------------------------ */
 
 static jj_value list_index(jj *c, jj_value self, const jj_args *args)
 {
@@ -224,7 +232,9 @@ static jj_value list_count(jj *c, jj_value self, const jj_args *args)
     return jj_int(n);
 }
 
-/* --- loop, cycler -------------------------------------------------------------------------------------------------- */
+/* --- loop, cycler
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static jj_value cycle(jj *c, jj_value self, const jj_args *args)
 {
@@ -259,42 +269,86 @@ static jj_value cycler_reset(jj *c, jj_value self, const jj_args *args)
     return jj_none();
 }
 
-/* --- tables -------------------------------------------------------------------------------------------------------- */
+/* --- tables
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static const jj_method_entry string_methods[] = {
-    {"split", jjm_split}, {"strip", strip}, {"lstrip", lstrip}, {"rstrip", rstrip}, {"startswith", jjm_startswith},
-    {"endswith", jjm_endswith}, {"replace", replace}, {"upper", upper}, {"lower", lower}, {"title", title},
-    {"capitalize", capitalize}, {"find", jjm_find}, {"rfind", jjm_rfind}, {"index", jjm_index},
-    {"rindex", jjm_rindex}, {"count", jjm_count}, {"join", join}, {"format", format}, {"format_map", format_map},
-    {"rsplit", jjm_rsplit}, {"splitlines", jjm_splitlines}, {"partition", jjm_partition},
-    {"rpartition", jjm_rpartition}, {"removeprefix", jjm_removeprefix}, {"removesuffix", jjm_removesuffix},
-    {"ljust", jjm_ljust}, {"rjust", jjm_rjust}, {"center", jjm_center}, {"zfill", jjm_zfill},
-    {"swapcase", jjm_swapcase}, {"casefold", casefold}, {"expandtabs", jjm_expandtabs}, {"isalpha", isalpha_},
-    {"isdigit", isdigit_}, {"isdecimal", isdecimal}, {"isnumeric", isnumeric}, {"isalnum", isalnum_},
-    {"isspace", isspace_}, {"islower", islower_}, {"isupper", isupper_}, {"istitle", istitle}, {"isascii", isascii},
-    {"isprintable", isprintable}, {"isidentifier", isidentifier}, {NULL, NULL},
+    {"split", jjm_split},
+    {"strip", strip},
+    {"lstrip", lstrip},
+    {"rstrip", rstrip},
+    {"startswith", jjm_startswith},
+    {"endswith", jjm_endswith},
+    {"replace", replace},
+    {"upper", upper},
+    {"lower", lower},
+    {"title", title},
+    {"capitalize", capitalize},
+    {"find", jjm_find},
+    {"rfind", jjm_rfind},
+    {"index", jjm_index},
+    {"rindex", jjm_rindex},
+    {"count", jjm_count},
+    {"join", join},
+    {"format", format},
+    {"format_map", format_map},
+    {"rsplit", jjm_rsplit},
+    {"splitlines", jjm_splitlines},
+    {"partition", jjm_partition},
+    {"rpartition", jjm_rpartition},
+    {"removeprefix", jjm_removeprefix},
+    {"removesuffix", jjm_removesuffix},
+    {"ljust", jjm_ljust},
+    {"rjust", jjm_rjust},
+    {"center", jjm_center},
+    {"zfill", jjm_zfill},
+    {"swapcase", jjm_swapcase},
+    {"casefold", casefold},
+    {"expandtabs", jjm_expandtabs},
+    {"isalpha", isalpha_},
+    {"isdigit", isdigit_},
+    {"isdecimal", isdecimal},
+    {"isnumeric", isnumeric},
+    {"isalnum", isalnum_},
+    {"isspace", isspace_},
+    {"islower", islower_},
+    {"isupper", isupper_},
+    {"istitle", istitle},
+    {"isascii", isascii},
+    {"isprintable", isprintable},
+    {"isidentifier", isidentifier},
+    {NULL, NULL},
 };
 static const jj_method_entry dict_methods[] = {
-    {"items", items}, {"keys", keys}, {"values", values}, {"get", get}, {"copy", copy}, {NULL, NULL},
+    {"items", items}, {"keys", keys}, {"values", values},
+    {"get", get},     {"copy", copy}, {NULL, NULL},
 };
 static const jj_method_entry list_methods[] = {
-    {"index", list_index}, {"count", list_count}, {"copy", copy}, {NULL, NULL},
+    {"index", list_index},
+    {"count", list_count},
+    {"copy", copy},
+    {NULL, NULL},
 };
 static const jj_method_entry tuple_methods[] = {
-    {"index", list_index}, {"count", list_count}, {NULL, NULL},
+    {"index", list_index},
+    {"count", list_count},
+    {NULL, NULL},
 };
-static const jj_method_entry loop_methods[] = {{"cycle", cycle}, {"changed", changed}, {NULL, NULL}};
-static const jj_method_entry cycler_methods[] = {{"next", cycler_next}, {"reset", cycler_reset}, {NULL, NULL}};
+static const jj_method_entry loop_methods[] = {
+    {"cycle", cycle}, {"changed", changed}, {NULL, NULL}};
+static const jj_method_entry cycler_methods[] = {
+    {"next", cycler_next}, {"reset", cycler_reset}, {NULL, NULL}};
 
 const jj_method_entry *jj_find_method(jj_type type, const char *name, size_t n)
 {
-    const jj_method_entry *e = type == JJ_STRING                       ? string_methods
-                               : type == JJ_DICT                       ? dict_methods
-                               : type == JJ_LIST                       ? list_methods
-                               : type == JJ_TUPLE || type == JJ_RANGE  ? tuple_methods
-                               : type == JJ_LOOP                       ? loop_methods
-                               : type == JJ_OBJECT                     ? cycler_methods
-                                                                       : NULL;
+    const jj_method_entry *e = type == JJ_STRING                      ? string_methods
+                               : type == JJ_DICT                      ? dict_methods
+                               : type == JJ_LIST                      ? list_methods
+                               : type == JJ_TUPLE || type == JJ_RANGE ? tuple_methods
+                               : type == JJ_LOOP                      ? loop_methods
+                               : type == JJ_OBJECT                    ? cycler_methods
+                                                                      : NULL;
     for (; e && e->name; e++)
         if (strlen(e->name) == n && !memcmp(e->name, name, n)) return e;
     return NULL;

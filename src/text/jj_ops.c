@@ -20,9 +20,10 @@ static const char *op_text(int op)
 
 static jj_value wrong_types(jj *c, int op, jj_value x, jj_value y)
 {
-    if (x.type == JJ_UNDEFINED || y.type == JJ_UNDEFINED) return jj_fail_undefined(c, x.type == JJ_UNDEFINED ? x : y);
-    return jj_fail(c, "unsupported operand type(s) for %s: '%s' and '%s'", op_text(op), jj_type_name(x),
-                   jj_type_name(y));
+    if (x.type == JJ_UNDEFINED || y.type == JJ_UNDEFINED)
+        return jj_fail_undefined(c, x.type == JJ_UNDEFINED ? x : y);
+    return jj_fail(c, "unsupported operand type(s) for %s: '%s' and '%s'", op_text(op),
+                   jj_type_name(x), jj_type_name(y));
 }
 
 static jj_value too_big(jj *c)
@@ -32,7 +33,9 @@ static jj_value too_big(jj *c)
 
 static jj_value int_power(jj *c, int64_t x, int64_t y)
 {
-    if (y < 0) return x ? jj_float(pow((double)x, (double)y)) : jj_fail(c, "0.0 cannot be raised to a negative power");
+    if (y < 0)
+        return x ? jj_float(pow((double)x, (double)y))
+                 : jj_fail(c, "0.0 cannot be raised to a negative power");
     int64_t result = 1;
     for (; y; y >>= 1) {
         if (y & 1 && __builtin_mul_overflow(result, x, &result)) return too_big(c);
@@ -104,7 +107,8 @@ static const jj_str *escaped(jj *c, const jj_str *s)
         const char *at = s->s[i] ? strchr(special, s->s[i]) : NULL;
         if (!at) continue;
         jj_out_part(c, &out, s, done, i);
-        jj_out_text(c, &out, to[at - special], strlen(to[at - special]), jj_str_content(s, i, i + 1));
+        jj_out_text(c, &out, to[at - special], strlen(to[at - special]),
+                    jj_str_content(s, i, i + 1));
         done = i + 1;
     }
     jj_out_part(c, &out, s, done, s->n);
@@ -153,9 +157,12 @@ jj_value jj_binary(jj *c, int op, jj_value x, jj_value y)
     if (c->failed) return x;
     bool xi = jj_as_int(x, &i), yi = jj_as_int(y, &j);
     if (xi && yi) return int_op(c, op, i, j);
-    if (jj_is_number(x) && jj_is_number(y)) return float_op(c, op, jj_as_double(x), jj_as_double(y));
-    if (op == JJT_ADD && x.type == JJ_STRING && y.type == JJ_STRING) return add_strings(c, x.u.s, y.u.s);
-    if (op == JJT_ADD && x.type == y.type && (x.type == JJ_LIST || x.type == JJ_TUPLE)) return add_lists(c, x, y);
+    if (jj_is_number(x) && jj_is_number(y))
+        return float_op(c, op, jj_as_double(x), jj_as_double(y));
+    if (op == JJT_ADD && x.type == JJ_STRING && y.type == JJ_STRING)
+        return add_strings(c, x.u.s, y.u.s);
+    if (op == JJT_ADD && x.type == y.type && (x.type == JJ_LIST || x.type == JJ_TUPLE))
+        return add_lists(c, x, y);
     if (op == JJT_MUL && repeatable(x) && yi) return repeat(c, x, j);
     if (op == JJT_MUL && repeatable(y) && xi) return repeat(c, y, i);
     if (op == JJT_MOD && x.type == JJ_STRING) return jj_percent(c, x.u.s, y);
@@ -166,7 +173,8 @@ jj_value jj_unary(jj *c, int op, jj_value x)
 {
     int64_t i;
     if (c->failed) return x;
-    if (jj_as_int(x, &i)) return op != JJT_SUB ? jj_int(i) : i == INT64_MIN ? too_big(c) : jj_int(-i);
+    if (jj_as_int(x, &i))
+        return op != JJT_SUB ? jj_int(i) : i == INT64_MIN ? too_big(c) : jj_int(-i);
     if (x.type == JJ_FLOAT) return jj_float(op == JJT_SUB ? -x.u.f : x.u.f);
     if (x.type == JJ_UNDEFINED) return jj_fail_undefined(c, x);
     return jj_fail(c, "bad operand type for unary %s: '%s'", op_text(op), jj_type_name(x));

@@ -1,5 +1,5 @@
-/* From tokens to a syntax tree, statement by statement as Jinja2's own parser does. Expressions are in
- * jj_parse_expr.c. */
+/* From tokens to a syntax tree, statement by statement as Jinja2's own parser does. Expressions are
+ * in jj_parse_expr.c. */
 #include "base/mem.h"
 #include "text/jj_parser.h"
 
@@ -9,8 +9,9 @@ fm_status jjp_fail(jj_parser *p, const char *what)
 {
     if (!p->status) {
         const jj_token *k = p->at;
-        p->status = k->type == JJT_NAME ? jj_syntax(p->t, k->line, p->err, "%s near '%s'", what, k->text)
-                                        : jj_syntax(p->t, k->line, p->err, "%s", what);
+        p->status = k->type == JJT_NAME
+                        ? jj_syntax(p->t, k->line, p->err, "%s near '%s'", what, k->text)
+                        : jj_syntax(p->t, k->line, p->err, "%s", what);
     }
     return p->status;
 }
@@ -79,12 +80,13 @@ const jj_token *jjp_expect(jj_parser *p, jj_token_type type, const char *what)
 bool jjp_enter(jj_parser *p)
 {
     if (++p->depth > TX_TEMPLATE_MAX_NESTING && !p->status)
-        p->status = fm_fail(p->err, FM_E_LIMIT, "%s, line %d: nested more than %d deep", p->t->name, p->at->line,
-                            TX_TEMPLATE_MAX_NESTING);
+        p->status = fm_fail(p->err, FM_E_LIMIT, "%s, line %d: nested more than %d deep", p->t->name,
+                            p->at->line, TX_TEMPLATE_MAX_NESTING);
     return !p->status;
 }
 
-/* --- statements --------------------------------------------------------------------------------------- */
+/* --- statements
+ * --------------------------------------------------------------------------------------- */
 
 static void parse_body(jj_parser *p, jj_nodes *out, const char *const *ends, const char *opener);
 
@@ -236,6 +238,15 @@ static jj_node *parse_print(jj_parser *p)
     return n;
 }
 
+/* {% print a, b %} prints one after the other. */
+static jj_node *print_all(jj_parser *p)
+{
+    jj_node *n = parse_print(p);
+    if (p->status || n->a->kind != JJN_TUPLE) return n;
+    n->a->kind = JJN_CONCAT;
+    return n;
+}
+
 /* generation, block and autoescape only give their body a scope. */
 static jj_node *parse_scope(jj_parser *p, const char *word)
 {
@@ -247,7 +258,8 @@ static jj_node *parse_scope(jj_parser *p, const char *word)
     }
     if (!strcmp(word, "block")) jjp_expect(p, JJT_NAME, "a block's name is expected");
     else jjp_expression(p);
-    while (jjp_skip_name(p, "scoped") || jjp_skip_name(p, "required")) {}
+    while (jjp_skip_name(p, "scoped") || jjp_skip_name(p, "required")) {
+    }
     close_block(p);
     parse_body(p, &n->body, ends, word);
     jjp_next(p);
@@ -255,7 +267,8 @@ static jj_node *parse_scope(jj_parser *p, const char *word)
     return n;
 }
 
-/* Templates that stand in other files: there are none, which is an error only where they are asked for. */
+/* Templates that stand in other files: there are none, which is an error only where they are asked
+ * for. */
 static jj_node *parse_foreign(jj_parser *p, const char *word)
 {
     jj_node *n = jjp_node(p, JJN_FAIL);
@@ -281,12 +294,13 @@ static jj_node *parse_statement(jj_parser *p)
     if (!strcmp(word, "call")) return parse_call_block(p);
     if (!strcmp(word, "filter")) return parse_filter_block(p);
     if (!strcmp(word, "with")) return parse_with(p);
-    if (!strcmp(word, "print")) return parse_print(p);
+    if (!strcmp(word, "print")) return print_all(p);
     if (!strcmp(word, "break")) return parse_jump(p, JJN_BREAK);
     if (!strcmp(word, "continue")) return parse_jump(p, JJN_CONTINUE);
     if (!strcmp(word, "generation") || !strcmp(word, "block") || !strcmp(word, "autoescape"))
         return parse_scope(p, word);
-    if (!strcmp(word, "include") || !strcmp(word, "import") || !strcmp(word, "from") || !strcmp(word, "extends"))
+    if (!strcmp(word, "include") || !strcmp(word, "import") || !strcmp(word, "from") ||
+        !strcmp(word, "extends"))
         return parse_foreign(p, word);
     if (!p->status) p->status = jj_syntax(p->t, p->at->line, p->err, "unknown tag '%s'", word);
     return NULL;
@@ -299,7 +313,8 @@ static bool at_end(const jj_parser *p, const char *const *ends)
     return false;
 }
 
-/* Up to a tag whose name is in `ends`; p stands on that name then. NULL: to the end of the source. */
+/* Up to a tag whose name is in `ends`; p stands on that name then. NULL: to the end of the source.
+ */
 static void parse_body(jj_parser *p, jj_nodes *out, const char *const *ends, const char *opener)
 {
     bool ended = false;

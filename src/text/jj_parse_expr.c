@@ -67,7 +67,8 @@ static jj_node *parse_or(jj_parser *p)
 static jj_node *parse_power(jj_parser *p)
 {
     jj_node *n = parse_unary(p, true);
-    while (!p->status && jjp_skip(p, JJT_POW)) n = pair(p, JJN_BINARY, JJT_POW, n, parse_unary(p, true));
+    while (!p->status && jjp_skip(p, JJT_POW))
+        n = pair(p, JJN_BINARY, JJT_POW, n, parse_unary(p, true));
     return n;
 }
 
@@ -124,7 +125,8 @@ static jj_node *parse_compare(jj_parser *p)
     return all ? all : n;
 }
 
-/* --- operands ----------------------------------------------------------------------------------------- */
+/* --- operands
+ * ----------------------------------------------------------------------------------------- */
 
 static jj_node *constant(jj_parser *p, jj_value v)
 {
@@ -217,7 +219,8 @@ static bool tuple_ends(const jj_parser *p, const char *stop)
            jjp_is(p, JJT_END) || (stop && jjp_is_name(p, stop));
 }
 
-static jj_node *tuple_of(jj_parser *p, jj_node *(*one)(jj_parser *), bool parenthesised, const char *stop)
+static jj_node *tuple_of(jj_parser *p, jj_node *(*one)(jj_parser *), bool parenthesised,
+                         const char *stop)
 {
     jj_node *n = jjp_node(p, JJN_TUPLE);
     bool is_tuple = false;
@@ -269,7 +272,8 @@ jj_node *jjp_target(jj_parser *p, const char *stop, bool with_namespace)
     return n;
 }
 
-/* --- postfixes ---------------------------------------------------------------------------------------- */
+/* --- postfixes
+ * ---------------------------------------------------------------------------------------- */
 
 static void call_arguments(jj_parser *p, jj_node *n)
 {
@@ -318,7 +322,8 @@ static jj_node *subscript(jj_parser *p)
     jjp_next(p);
     bool end = jjp_is(p, JJT_RBRACKET) || jjp_is(p, JJT_COMMA);
     if (!end && !jjp_is(p, JJT_COLON)) n->b = jjp_expression(p);
-    if (jjp_skip(p, JJT_COLON) && !jjp_is(p, JJT_RBRACKET) && !jjp_is(p, JJT_COMMA)) n->c = jjp_expression(p);
+    if (jjp_skip(p, JJT_COLON) && !jjp_is(p, JJT_RBRACKET) && !jjp_is(p, JJT_COMMA))
+        n->c = jjp_expression(p);
     return n;
 }
 
@@ -372,7 +377,8 @@ static jj_node *filter(jj_parser *p, jj_node *of)
     n->text = dotted_name(p);
     if (p->status) return n;
     n->function = (const void *)jj_find_filter(n->text);
-    if (!n->function && !p->soft) p->status = jj_syntax(p->t, n->line, p->err, "no filter named '%s'", n->text);
+    if (!n->function && !p->soft)
+        p->status = jj_syntax(p->t, n->line, p->err, "no filter named '%s'", n->text);
     if (jjp_is(p, JJT_LPAREN)) call_arguments(p, n);
     return n;
 }
@@ -391,8 +397,14 @@ jj_node *jjp_filter_chain(jj_parser *p)
 static bool test_operand(const jj_parser *p)
 {
     switch (p->at->type) {
-    case JJT_NAME: return !jjp_is_name(p, "else") && !jjp_is_name(p, "or") && !jjp_is_name(p, "and");
-    case JJT_STRING: case JJT_INT: case JJT_FLOAT: case JJT_LPAREN: case JJT_LBRACKET: case JJT_LBRACE: return true;
+    case JJT_NAME:
+        return !jjp_is_name(p, "else") && !jjp_is_name(p, "or") && !jjp_is_name(p, "and");
+    case JJT_STRING:
+    case JJT_INT:
+    case JJT_FLOAT:
+    case JJT_LPAREN:
+    case JJT_LBRACKET:
+    case JJT_LBRACE: return true;
     default: return false;
     }
 }
@@ -405,7 +417,8 @@ static jj_node *test(jj_parser *p, jj_node *of)
     n->text = dotted_name(p);
     if (p->status) return n;
     n->function = (const void *)jj_find_test(n->text);
-    if (!n->function && !p->soft) p->status = jj_syntax(p->t, n->line, p->err, "no test named '%s'", n->text);
+    if (!n->function && !p->soft)
+        p->status = jj_syntax(p->t, n->line, p->err, "no test named '%s'", n->text);
     if (jjp_is(p, JJT_LPAREN)) call_arguments(p, n);
     else if (test_operand(p)) {
         if (jjp_is_name(p, "is")) jjp_fail(p, "tests cannot be chained with 'is'");

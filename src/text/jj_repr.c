@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* repr(float): the shortest digits that read back the same; an exponent below 1e-4 and from 1e16. */
+/* repr(float): the shortest digits that read back the same; an exponent below 1e-4 and from 1e16.
+ */
 void jj_format_double(double f, char out[40])
 {
     if (isnan(f) || isinf(f)) {
@@ -39,14 +40,22 @@ static void repr_string(jj *c, jj_out *out, const jj_str *s)
     for (size_t i = 0; i < s->n && !c->failed;) {
         int k;
         uint32_t ch = tx_utf8_get(s->s + i, &k);
-        const char *escape = ch == '\n' ? "\\n" : ch == '\r' ? "\\r" : ch == '\t' ? "\\t" : ch == '\\' ? "\\\\" : NULL;
+        const char *escape = ch == '\n'   ? "\\n"
+                             : ch == '\r' ? "\\r"
+                             : ch == '\t' ? "\\t"
+                             : ch == '\\' ? "\\\\"
+                                          : NULL;
         if (escape) jj_out_text(c, out, escape, 2, content);
         else if (ch == (uint32_t)quote) {
             jj_out_text(c, out, "\\", 1, content);
             jj_out_text(c, out, &quote, 1, content);
         } else if (tx_is_printable(ch)) jj_out_text(c, out, s->s + i, (size_t)k, content);
         else {
-            snprintf(text, sizeof text, ch < 0x100 ? "\\x%02x" : ch < 0x10000 ? "\\u%04x" : "\\U%08x", ch);
+            snprintf(text, sizeof text,
+                     ch < 0x100     ? "\\x%02x"
+                     : ch < 0x10000 ? "\\u%04x"
+                                    : "\\U%08x",
+                     ch);
             jj_out_text(c, out, text, strlen(text), content);
         }
         i += (size_t)k;
@@ -61,7 +70,8 @@ static void put(jj *c, jj_out *out, const char *s)
 
 static void repr_into(jj *c, jj_out *out, jj_value v);
 
-static void repr_list(jj *c, jj_out *out, const jj_list *list, const char *open, const char *close, bool comma)
+static void repr_list(jj *c, jj_out *out, const jj_list *list, const char *open, const char *close,
+                      bool comma)
 {
     put(c, out, open);
     for (size_t i = 0; i < list->n && !c->failed; i++) {
@@ -87,8 +97,10 @@ static void repr_dict(jj *c, jj_out *out, const jj_dict *d)
 static void repr_range(jj *c, jj_out *out, const jj_range *r)
 {
     char text[100];
-    int n = snprintf(text, sizeof text, "range(%lld, %lld", (long long)r->start, (long long)r->stop);
-    if (r->step != 1) n += snprintf(text + n, sizeof text - (size_t)n, ", %lld", (long long)r->step);
+    int n =
+        snprintf(text, sizeof text, "range(%lld, %lld", (long long)r->start, (long long)r->stop);
+    if (r->step != 1)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", %lld", (long long)r->step);
     snprintf(text + n, sizeof text - (size_t)n, ")");
     put(c, out, text);
 }
@@ -97,7 +109,9 @@ static void repr_object(jj *c, jj_out *out, jj_value v)
 {
     char text[200];
     snprintf(text, sizeof text, v.type == JJ_ITERATOR ? "<%s object>" : "<%s %s>", jj_type_name(v),
-             v.type == JJ_MACRO ? v.u.macro->name : v.type == JJ_BUILTIN ? v.u.builtin->name : "object");
+             v.type == JJ_MACRO     ? v.u.macro->name
+             : v.type == JJ_BUILTIN ? v.u.builtin->name
+                                    : "object");
     put(c, out, text);
 }
 
@@ -141,7 +155,11 @@ static void repr_into(jj *c, jj_out *out, jj_value v)
         put(c, out, ">");
         break;
     case JJ_RANGE: repr_range(c, out, v.u.range); break;
-    case JJ_UNDEFINED: case JJ_NONE: case JJ_BOOL: case JJ_INT: case JJ_FLOAT: repr_scalar(c, out, v); break;
+    case JJ_UNDEFINED:
+    case JJ_NONE:
+    case JJ_BOOL:
+    case JJ_INT:
+    case JJ_FLOAT: repr_scalar(c, out, v); break;
     default: repr_object(c, out, v);
     }
     c->depth--;
@@ -161,7 +179,8 @@ const jj_str *jj_str_of(jj *c, jj_value v)
     return jj_repr(c, v).u.s;
 }
 
-/* --- json.dumps ---------------------------------------------------------------------------------------- */
+/* --- json.dumps
+ * ---------------------------------------------------------------------------------------- */
 
 typedef struct json_writer {
     jj *c;
@@ -243,7 +262,8 @@ static jj_entry *sorted_entries(json_writer *w, const jj_dict *d)
     jj_entry *e = jj_get(w->c, d->n * sizeof *e);
     for (size_t i = 0; e && i < d->n; i++) {
         size_t j = i;
-        for (; j && jj_order(w->c, d->entries[i].key, e[j - 1].key) < 0 && jj_step(w->c); j--) e[j] = e[j - 1];
+        for (; j && jj_order(w->c, d->entries[i].key, e[j - 1].key) < 0 && jj_step(w->c); j--)
+            e[j] = e[j - 1];
         e[j] = d->entries[i];
     }
     return e;
@@ -279,7 +299,10 @@ static void json_value(json_writer *w, jj_value v)
     case JJ_INT: repr_scalar(w->c, w->out, v); break;
     case JJ_FLOAT:
         jj_format_double(v.u.f, text);
-        put(w->c, w->out, isnan(v.u.f) ? "NaN" : isinf(v.u.f) ? (v.u.f < 0 ? "-Infinity" : "Infinity") : text);
+        put(w->c, w->out,
+            isnan(v.u.f)   ? "NaN"
+            : isinf(v.u.f) ? (v.u.f < 0 ? "-Infinity" : "Infinity")
+                           : text);
         break;
     case JJ_STRING: json_string_text(w, v.u.s); break;
     case JJ_LIST:

@@ -90,13 +90,15 @@ size_t jj_offset(const jj_str *s, int64_t character)
     return at < s->n ? at : s->n;
 }
 
-/* --- output ---------------------------------------------------------------------------------------------- */
+/* --- output
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool add_run(jj_out *out, size_t n, bool content)
 {
     if (!n) return true;
     size_t end = out->text.length;
-    if (out->n_runs && out->runs[out->n_runs - 1].content == content) return out->runs[out->n_runs - 1].end = end, true;
+    if (out->n_runs && out->runs[out->n_runs - 1].content == content)
+        return out->runs[out->n_runs - 1].end = end, true;
     if (out->n_runs == out->capacity) {
         size_t capacity = out->capacity ? out->capacity * 2 : 16;
         jj_run *runs = bs_realloc(out->runs, capacity, sizeof *runs);

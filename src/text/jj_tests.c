@@ -32,10 +32,12 @@ SIMPLE(is_number, jj_is_number(v))
 SIMPLE(is_string, v.type == JJ_STRING)
 SIMPLE(is_mapping, v.type == JJ_DICT)
 SIMPLE(is_escaped, v.type == JJ_STRING && v.u.s->safe)
-SIMPLE(is_iterable, v.type == JJ_UNDEFINED || (v.type >= JJ_STRING && v.type <= JJ_ITERATOR) || v.type == JJ_LOOP)
+SIMPLE(is_iterable, v.type == JJ_UNDEFINED || (v.type >= JJ_STRING && v.type <= JJ_ITERATOR) ||
+                        v.type == JJ_LOOP)
 SIMPLE(is_sequence, v.type == JJ_UNDEFINED || (v.type >= JJ_STRING && v.type <= JJ_RANGE))
-SIMPLE(is_callable, v.type == JJ_UNDEFINED || v.type == JJ_MACRO || v.type == JJ_BUILTIN || v.type == JJ_METHOD ||
-                        v.type == JJ_LOOP || (v.type == JJ_OBJECT && v.u.object->kind == JJ_JOINER))
+SIMPLE(is_callable, v.type == JJ_UNDEFINED || v.type == JJ_MACRO || v.type == JJ_BUILTIN ||
+                        v.type == JJ_METHOD || v.type == JJ_LOOP ||
+                        (v.type == JJ_OBJECT && v.u.object->kind == JJ_JOINER))
 
 static bool remainder_is(jj *c, jj_value v, jj_value by, int64_t want)
 {
@@ -111,7 +113,10 @@ static bool is_same(jj *c, jj_value v, const jj_args *args)
     jj_value other;
     if (!one(c, args, &other) || v.type != other.type) return false;
     switch (v.type) {
-    case JJ_LIST: case JJ_DICT: case JJ_NAMESPACE: case JJ_TUPLE: return v.u.list == other.u.list;
+    case JJ_LIST:
+    case JJ_DICT:
+    case JJ_NAMESPACE:
+    case JJ_TUPLE: return v.u.list == other.u.list;
     default: return jj_equal(c, v, other);
     }
 }
@@ -165,15 +170,26 @@ static bool is_test(jj *c, jj_value v, const jj_args *args)
 }
 
 static const jj_test_entry tests[] = {
-    {"defined", is_defined}, {"undefined", is_undefined}, {"none", is_none}, {"boolean", is_boolean},
-    {"true", is_true}, {"false", is_false}, {"integer", is_integer}, {"float", is_float}, {"number", is_number},
-    {"string", is_string}, {"mapping", is_mapping}, {"escaped", is_escaped}, {"iterable", is_iterable},
-    {"sequence", is_sequence}, {"callable", is_callable}, {"even", is_even}, {"odd", is_odd},
-    {"divisibleby", is_divisible}, {"eq", is_equal}, {"equalto", is_equal}, {"==", is_equal}, {"ne", is_unequal},
-    {"!=", is_unequal}, {"lt", is_less}, {"lessthan", is_less}, {"<", is_less}, {"gt", is_greater},
-    {"greaterthan", is_greater}, {">", is_greater}, {"le", is_at_most}, {"<=", is_at_most}, {"ge", is_at_least},
-    {">=", is_at_least}, {"in", is_in}, {"sameas", is_same}, {"lower", is_lower}, {"upper", is_upper},
-    {"filter", is_filter}, {"test", is_test},
+    {"defined", is_defined},   {"undefined", is_undefined},
+    {"none", is_none},         {"boolean", is_boolean},
+    {"true", is_true},         {"false", is_false},
+    {"integer", is_integer},   {"float", is_float},
+    {"number", is_number},     {"string", is_string},
+    {"mapping", is_mapping},   {"escaped", is_escaped},
+    {"iterable", is_iterable}, {"sequence", is_sequence},
+    {"callable", is_callable}, {"even", is_even},
+    {"odd", is_odd},           {"divisibleby", is_divisible},
+    {"eq", is_equal},          {"equalto", is_equal},
+    {"==", is_equal},          {"ne", is_unequal},
+    {"!=", is_unequal},        {"lt", is_less},
+    {"lessthan", is_less},     {"<", is_less},
+    {"gt", is_greater},        {"greaterthan", is_greater},
+    {">", is_greater},         {"le", is_at_most},
+    {"<=", is_at_most},        {"ge", is_at_least},
+    {">=", is_at_least},       {"in", is_in},
+    {"sameas", is_same},       {"lower", is_lower},
+    {"upper", is_upper},       {"filter", is_filter},
+    {"test", is_test},
 };
 
 jj_test_fn *jj_find_test(const char *name)

@@ -37,7 +37,10 @@ bool jj_is_number(jj_value v)
 
 double jj_as_double(jj_value v)
 {
-    return v.type == JJ_FLOAT ? v.u.f : v.type == JJ_INT ? (double)v.u.i : v.type == JJ_BOOL ? v.u.b : 0;
+    return v.type == JJ_FLOAT  ? v.u.f
+           : v.type == JJ_INT  ? (double)v.u.i
+           : v.type == JJ_BOOL ? v.u.b
+                               : 0;
 }
 
 bool jj_as_int(jj_value v, int64_t *out)
@@ -141,9 +144,10 @@ bool jj_equal(jj *c, jj_value x, jj_value y)
         jj_fail_status(c, FM_E_LIMIT, "values are nested too deeply");
         return false;
     }
-    bool same = jj_is_number(x) && jj_is_number(y) ? !is_nan(x) && !is_nan(y) && !compare_numbers(x, y)
-                : x.type == y.type                 ? equal_same_type(c, x, y)
-                                                   : false;
+    bool same = jj_is_number(x) && jj_is_number(y)
+                    ? !is_nan(x) && !is_nan(y) && !compare_numbers(x, y)
+                : x.type == y.type ? equal_same_type(c, x, y)
+                                   : false;
     c->depth--;
     return same;
 }
@@ -151,16 +155,21 @@ bool jj_equal(jj *c, jj_value x, jj_value y)
 int jj_order(jj *c, jj_value x, jj_value y)
 {
     if (c->failed) return 0;
-    if (jj_is_number(x) && jj_is_number(y)) return is_nan(x) || is_nan(y) ? 2 : compare_numbers(x, y);
+    if (jj_is_number(x) && jj_is_number(y))
+        return is_nan(x) || is_nan(y) ? 2 : compare_numbers(x, y);
     if (x.type == JJ_STRING && y.type == JJ_STRING) return compare_strings(x.u.s, y.u.s);
     if (x.type == y.type && (x.type == JJ_LIST || x.type == JJ_TUPLE)) {
         const jj_list *a = x.u.list, *b = y.u.list;
         for (size_t i = 0; i < a->n && i < b->n; i++)
-            if (!jj_equal(c, a->items[i], b->items[i])) return jj_order(c, a->items[i], b->items[i]);
+            if (!jj_equal(c, a->items[i], b->items[i]))
+                return jj_order(c, a->items[i], b->items[i]);
         return a->n < b->n ? -1 : a->n > b->n;
     }
-    if (x.type == JJ_UNDEFINED || y.type == JJ_UNDEFINED) jj_fail_undefined(c, x.type == JJ_UNDEFINED ? x : y);
-    else jj_fail(c, "'<' not supported between instances of '%s' and '%s'", jj_type_name(x), jj_type_name(y));
+    if (x.type == JJ_UNDEFINED || y.type == JJ_UNDEFINED)
+        jj_fail_undefined(c, x.type == JJ_UNDEFINED ? x : y);
+    else
+        jj_fail(c, "'<' not supported between instances of '%s' and '%s'", jj_type_name(x),
+                jj_type_name(y));
     return 0;
 }
 
@@ -174,7 +183,8 @@ static bool list_contains(jj *c, const jj_list *list, size_t from, jj_value item
 static bool range_contains(const jj_range *r, jj_value item)
 {
     int64_t i;
-    if (item.type == JJ_FLOAT && item.u.f == floor(item.u.f) && fabs(item.u.f) < 1e15) i = (int64_t)item.u.f;
+    if (item.type == JJ_FLOAT && item.u.f == floor(item.u.f) && fabs(item.u.f) < 1e15)
+        i = (int64_t)item.u.f;
     else if (!jj_as_int(item, &i)) return false;
     int64_t last = r->start + (r->n - 1) * r->step;
     if (!r->n || (r->step > 0 ? i < r->start || i > last : i > r->start || i < last)) return false;
@@ -187,7 +197,8 @@ bool jj_contains(jj *c, jj_value container, jj_value item)
     case JJ_UNDEFINED: return false;
     case JJ_STRING:
         if (item.type == JJ_STRING)
-            return !item.u.s->n || memmem(container.u.s->s, container.u.s->n, item.u.s->s, item.u.s->n);
+            return !item.u.s->n ||
+                   memmem(container.u.s->s, container.u.s->n, item.u.s->s, item.u.s->n);
         jj_fail(c, "'in <string>' requires string as left operand, not %s", jj_type_name(item));
         return false;
     case JJ_LIST:
@@ -200,7 +211,9 @@ bool jj_contains(jj *c, jj_value container, jj_value item)
     }
     case JJ_DICT: return jj_dict_find(c, container.u.dict, item) != NULL;
     case JJ_RANGE: return range_contains(container.u.range, item);
-    default: jj_fail(c, "argument of type '%s' is not iterable", jj_type_name(container)); return false;
+    default:
+        jj_fail(c, "argument of type '%s' is not iterable", jj_type_name(container));
+        return false;
     }
 }
 

@@ -6,11 +6,14 @@
 
 #include <string.h>
 
-fm_status tx_template_compile(const char *source, size_t n, const char *name, tx_template **out, fm_error *err)
+fm_status tx_template_compile(const char *source, size_t n, const char *name, tx_template **out,
+                              fm_error *err)
 {
     if (n > TX_TEMPLATE_MAX_SOURCE)
-        return fm_fail(err, FM_E_LIMIT, "a template of %zu bytes, the limit is %d", n, TX_TEMPLATE_MAX_SOURCE);
-    if (!tx_utf8_valid(source, n)) return fm_fail(err, FM_E_FORMAT, "%s: not UTF-8", name ? name : "template");
+        return fm_fail(err, FM_E_LIMIT, "a template of %zu bytes, the limit is %d", n,
+                       TX_TEMPLATE_MAX_SOURCE);
+    if (!tx_utf8_valid(source, n))
+        return fm_fail(err, FM_E_FORMAT, "%s: not UTF-8", name ? name : "template");
     tx_template *t = bs_calloc(1, sizeof *t);
     if (!t) return fm_fail_nomem(err, "reading a template");
     t->source = bs_malloc(n + 1);
@@ -86,12 +89,14 @@ static void hand_over(jj *c, jj_out *out)
     out->text = (bs_buf){0};
 }
 
-fm_status tx_template_render(const tx_template *t, const json_t *context, const char *const *trusted,
-                             time_t now, tx_rendered *out, fm_error *err)
+fm_status tx_template_render(const tx_template *t, const json_t *context,
+                             const char *const *trusted, time_t now, tx_rendered *out,
+                             fm_error *err)
 {
     jj_out text = {0};
     *out = (tx_rendered){0};
-    if (!json_is_object(context)) return fm_fail(err, FM_E_ARGUMENT, "a template's context must be an object");
+    if (!json_is_object(context))
+        return fm_fail(err, FM_E_ARGUMENT, "a template's context must be an object");
     jj *c = bs_calloc(1, sizeof *c);
     if (!c) return fm_fail_nomem(err, "rendering a template");
     c->t = t;

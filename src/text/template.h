@@ -1,12 +1,13 @@
-/* template.h - chat templates: the Jinja that Hugging Face models ship, rendered as Jinja2 does with
- * transformers' settings (trim_blocks, lstrip_blocks, loop controls, generation blocks, tojson,
- * raise_exception, strftime_now; no autoescape, no inheritance).
+/* template.h - chat templates: the Jinja that Hugging Face models ship, rendered as Jinja2 does
+ * with transformers' settings (trim_blocks, lstrip_blocks, loop controls, generation blocks,
+ * tojson, raise_exception, strftime_now; no autoescape, no inheritance).
  *
- * Every character that is printed is known to be markup, written by the template, or content, which came
- * from the context; a piece of a string keeps what it was through slices, strip, replace and the
- * like. Values are immutable, as in transformers' sandbox.
+ * Every character that is printed is known to be markup, written by the template, or content, which
+ * came from the context; a piece of a string keeps what it was through slices, strip, replace and
+ * the like. Values are immutable, as in transformers' sandbox.
  *
- * A template does not change after it was compiled and may be rendered from many threads at once. */
+ * A template does not change after it was compiled and may be rendered from many threads at once.
+ */
 #ifndef TEXT_TEMPLATE_H
 #define TEXT_TEMPLATE_H
 
@@ -41,12 +42,13 @@ typedef struct tx_rendered {
     bs_buf raised; /* after a failure: the whole message of raise_exception, else empty */
 } tx_rendered;
 
-/* Render with the names of `context`, an object. `trusted` (NULL-ended, may be NULL) are its keys whose
- * strings are markup: the special tokens. The well-known values of "role" are markup too. now:
- * for strftime_now; 0 is the present. Zero-initialise out; tx_rendered_free in any case. A call of
- * raise_exception is FM_E_ARGUMENT, any other error of the template FM_E_FORMAT. */
-fm_status tx_template_render(const tx_template *t, const json_t *context, const char *const *trusted,
-                             time_t now, tx_rendered *out, fm_error *err);
+/* Render with the names of `context`, an object. `trusted` (NULL-ended, may be NULL) are its keys
+ * whose strings are markup: the special tokens. The well-known values of "role" are markup too.
+ * now: for strftime_now; 0 is the present. Zero-initialise out; tx_rendered_free in any case. A
+ * call of raise_exception is FM_E_ARGUMENT, any other error of the template FM_E_FORMAT. */
+fm_status tx_template_render(const tx_template *t, const json_t *context,
+                             const char *const *trusted, time_t now, tx_rendered *out,
+                             fm_error *err);
 void tx_rendered_free(tx_rendered *r);
 
 #endif

@@ -1,5 +1,5 @@
-/* Added tokens are searched for before everything else: at each position the longest one wins. A byte
- * trie per set; most texts are passed over by a look at the root. */
+/* Added tokens are searched for before everything else: at each position the longest one wins. A
+ * byte trie per set; most texts are passed over by a look at the root. */
 #include "base/mem.h"
 #include "text/tk.h"
 

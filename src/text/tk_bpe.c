@@ -5,9 +5,9 @@
  *   - long pieces keep a heap of pairs;
  *   - where every merge's parts come from earlier merges ("ordered"), ranks are only ever processed
  *     upwards, so long pieces keep one list of positions a rank: linear time and memory. */
+#include "text/tk_bpe.h"
 #include "base/mem.h"
 #include "text/tk.h"
-#include "text/tk_bpe.h"
 #include "text/unicode.h"
 
 #include <stdio.h>
@@ -29,7 +29,8 @@ static uint64_t pair_key(int32_t left, int32_t right)
 uint32_t tk_bpe_rank(const tk_bpe *b, int32_t left, int32_t right)
 {
     uint64_t key = pair_key(left, right);
-    for (size_t at = pair_slot(b, key); b->slots[at] != TK_NO_MERGE; at = (at + 1) & (b->n_slots - 1))
+    for (size_t at = pair_slot(b, key); b->slots[at] != TK_NO_MERGE;
+         at = (at + 1) & (b->n_slots - 1))
         if (!((b->slots[at] ^ key) >> 22)) return (uint32_t)(b->slots[at] & 0x3FFFFF);
     return TK_NO_RANK;
 }
@@ -46,7 +47,8 @@ bool tk_bpe_insert(tk_bpe *b, int32_t left, int32_t right, uint32_t rank)
     return true;
 }
 
-/* --- short pieces -------------------------------------------------------------------------------- */
+/* --- short pieces --------------------------------------------------------------------------------
+ */
 
 static size_t merge_short(const tk_bpe *b, int32_t *ids, size_t n)
 {
@@ -67,7 +69,8 @@ static size_t merge_short(const tk_bpe *b, int32_t *ids, size_t n)
     return n;
 }
 
-/* --- long pieces --------------------------------------------------------------------------------- */
+/* --- long pieces ---------------------------------------------------------------------------------
+ */
 
 typedef struct symbol {
     int32_t id; /* -1: merged away */
@@ -155,7 +158,9 @@ static bool merge_by_heap(const tk_bpe *b, symbol *s, size_t n)
 /* One list of positions a rank; a heap says which rank comes next. */
 typedef struct lists {
     uint32_t *head, *tail; /* by rank: node + 1, 0 is none */
-    struct node { uint32_t at, next; } *nodes;
+    struct node {
+        uint32_t at, next;
+    } * nodes;
     size_t n, capacity;
     uint32_t free_node; /* node + 1 */
     heap ranks;
@@ -263,7 +268,8 @@ static fm_status merge_long(tk_work *w, int32_t *ids, size_t *n)
     return FM_OK;
 }
 
-/* --- from a piece to its first symbols ------------------------------------------------------------- */
+/* --- from a piece to its first symbols
+ * ------------------------------------------------------------- */
 
 static bool reserve(tk_work *w, size_t n)
 {
@@ -354,7 +360,8 @@ static fm_status merge(tk_work *w, const char *s, size_t length, size_t *n)
     return FM_OK;
 }
 
-/* --- the cache of a call: pieces of more than one token --------------------------------------------- */
+/* --- the cache of a call: pieces of more than one token
+ * --------------------------------------------- */
 
 static tk_cache_entry *cache_entry(tk_work *w, uint64_t hash)
 {

@@ -10,12 +10,13 @@
 
 typedef struct stage {
     const tk_dec *dec;
-    bs_buf held;      /* BYTES: a cut character; BYTE_FALLBACK: the run's bytes; STRIP: what may be the end */
-    bs_buf built;     /* REPLACE, METASPACE: the token as it goes on */
-    size_t skipped;   /* STRIP: leading characters dropped from the token */
-    size_t n_tokens;  /* started in this stage so far */
-    bool at_head;     /* STRIP: nothing of the token has been kept yet */
-    bool open;        /* BYTE_FALLBACK: the token that is passing is not a byte */
+    bs_buf held;  /* BYTES: a cut character; BYTE_FALLBACK: the run's bytes; STRIP: what may be the
+                     end */
+    bs_buf built; /* REPLACE, METASPACE: the token as it goes on */
+    size_t skipped;  /* STRIP: leading characters dropped from the token */
+    size_t n_tokens; /* started in this stage so far */
+    bool at_head;    /* STRIP: nothing of the token has been kept yet */
+    bool open;       /* BYTE_FALLBACK: the token that is passing is not a byte */
     tk_regex_state regex;
 } stage;
 
@@ -35,7 +36,8 @@ static fm_status no_memory(tx_stream *s)
     return fm_fail_nomem(s->err, "decoding");
 }
 
-/* --- ByteLevel: one token of text from all the bytes -------------------------------------------------- */
+/* --- ByteLevel: one token of text from all the bytes
+ * -------------------------------------------------- */
 
 static fm_status bytes_out(tx_stream *s, int i, bool at_end)
 {
@@ -70,7 +72,8 @@ static fm_status stage_bytes(tx_stream *s, int i, const char *text, size_t n)
     return g->held.length ? bytes_out(s, i, false) : FM_OK;
 }
 
-/* --- ByteFallback: a run of <0xNN> is text when all of it is, else a U+FFFD for each ------------------- */
+/* --- ByteFallback: a run of <0xNN> is text when all of it is, else a U+FFFD for each
+ * ------------------- */
 
 static int byte_of(const char *text, size_t n)
 {
@@ -106,7 +109,8 @@ static fm_status stage_byte_fallback(tx_stream *s, int i, const char *text, size
     return status ? status : send(s, i + 1, text, n, starts);
 }
 
-/* --- Strip: leading and trailing characters of each token ------------------------------------------------ */
+/* --- Strip: leading and trailing characters of each token
+ * ------------------------------------------------ */
 
 /* What waits at the end of a token is dropped up to `stop` times, when the token is over. */
 static fm_status strip_end(tx_stream *s, int i)
@@ -130,7 +134,8 @@ static fm_status stage_strip(tx_stream *s, int i, const char *text, size_t n, bo
         g->skipped = 0;
         g->at_head = true;
     }
-    while (g->at_head && g->skipped < (size_t)g->dec->start && n - at >= size && !memcmp(text + at, c, size)) {
+    while (g->at_head && g->skipped < (size_t)g->dec->start && n - at >= size &&
+           !memcmp(text + at, c, size)) {
         at += size;
         g->skipped++;
     }
@@ -146,7 +151,8 @@ static fm_status stage_strip(tx_stream *s, int i, const char *text, size_t n, bo
     return status;
 }
 
-/* --- Replace ---------------------------------------------------------------------------------------------- */
+/* --- Replace
+ * ---------------------------------------------------------------------------------------------- */
 
 static fm_status replaced(tx_stream *s, int i, const char *text, size_t n, bool starts)
 {
@@ -158,7 +164,8 @@ static fm_status replaced(tx_stream *s, int i, const char *text, size_t n, bool 
     while (at <= n) {
         size_t start = 0, end = 0;
         bool found;
-        if (d->regex) status = tk_regex_find(d->regex, &g->regex, text, n, at, &found, &start, &end, s->err);
+        if (d->regex)
+            status = tk_regex_find(d->regex, &g->regex, text, n, at, &found, &start, &end, s->err);
         else {
             const char *hit = d->n_find ? memmem(text + at, n - at, d->find, d->n_find) : NULL;
             found = hit != NULL;
@@ -175,19 +182,22 @@ static fm_status replaced(tx_stream *s, int i, const char *text, size_t n, bool 
     return send(s, i + 1, g->built.data, g->built.length, starts);
 }
 
-/* A token in one piece is replaced at once; one that is still growing (behind Fuse or ByteLevel) only
- * when what is looked for is one character, which no piece cuts. Else the whole token is awaited. */
+/* A token in one piece is replaced at once; one that is still growing (behind Fuse or ByteLevel)
+ * only when what is looked for is one character, which no piece cuts. Else the whole token is
+ * awaited. */
 static fm_status stage_replace(tx_stream *s, int i, const char *text, size_t n, bool starts)
 {
     stage *g = &s->stages[i];
     const tk_dec *d = g->dec;
     bool grows = i > 0 && (d[-1].kind == TK_DEC_FUSE || d[-1].kind == TK_DEC_BYTES);
-    bool one = !d->regex && d->n_find && (size_t)tx_utf8_size((unsigned char)d->find[0]) == d->n_find;
+    bool one =
+        !d->regex && d->n_find && (size_t)tx_utf8_size((unsigned char)d->find[0]) == d->n_find;
     if (!grows || one) return replaced(s, i, text, n, starts);
     return bs_buf_append(&g->held, text, n) ? FM_OK : no_memory(s);
 }
 
-/* --- Metaspace, WordPiece, BPEDecoder ------------------------------------------------------------------- */
+/* --- Metaspace, WordPiece, BPEDecoder
+ * ------------------------------------------------------------------- */
 
 static fm_status stage_metaspace(tx_stream *s, int i, const char *text, size_t n, bool starts)
 {
@@ -207,9 +217,10 @@ static fm_status stage_metaspace(tx_stream *s, int i, const char *text, size_t n
     return send(s, i + 1, g->built.data, g->built.length, starts);
 }
 
-static const char *const cleanups[][2] = {{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","},
-    {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"},
-    {" 're", "'re"}};
+static const char *const cleanups[][2] = {{" .", "."},     {" ?", "?"},           {" !", "!"},
+                                          {" ,", ","},     {" ' ", "'"},          {" n't", "n't"},
+                                          {" 'm", "'m"},   {" do not", " don't"}, {" 's", "'s"},
+                                          {" 've", "'ve"}, {" 're", "'re"}};
 
 static bool clean_up(bs_buf *text)
 {
@@ -240,7 +251,8 @@ static fm_status stage_wordpiece(tx_stream *s, int i, const char *text, size_t n
     }
     bs_buf_append(&piece, text, n);
     fm_status status = piece.failed || (d->drop_first && !clean_up(&piece))
-                           ? no_memory(s) : send(s, i + 1, piece.data, piece.length, true);
+                           ? no_memory(s)
+                           : send(s, i + 1, piece.data, piece.length, true);
     bs_buf_free(&piece);
     return status;
 }
@@ -270,7 +282,8 @@ static fm_status stage_suffix(tx_stream *s, int i, const char *text, size_t n)
     return bs_buf_append(&g->held, text, n) ? FM_OK : no_memory(s);
 }
 
-/* --- the chain ---------------------------------------------------------------------------------------------- */
+/* --- the chain
+ * ---------------------------------------------------------------------------------------------- */
 
 static fm_status send(tx_stream *s, int to, const char *text, size_t n, bool starts)
 {
@@ -322,7 +335,8 @@ static fm_status push(tx_stream *s, int32_t id)
     if (s->skip_special && token->flags & TK_SPECIAL) return FM_OK;
     const char *text = v->pool.data + token->offset;
     size_t n = token->length;
-    if (token->flags & TK_RAW) { /* kept as bytes: straight into a ByteLevel stage, spelled for any other */
+    if (token->flags &
+        TK_RAW) { /* kept as bytes: straight into a ByteLevel stage, spelled for any other */
         if (s->t->n_decs && s->stages[0].dec->kind == TK_DEC_BYTES) {
             if (!bs_buf_append(&s->stages[0].held, text, n)) return no_memory(s);
             return n ? bytes_out(s, 0, false) : FM_OK;
@@ -386,8 +400,8 @@ void tx_stream_free(tx_stream *s)
     bs_free(s);
 }
 
-fm_status tx_decode(const tx_tokenizer *t, const int32_t *ids, size_t n, bool skip_special, bs_buf *out,
-                    fm_error *err)
+fm_status tx_decode(const tx_tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
+                    bs_buf *out, fm_error *err)
 {
     tx_stream *s;
     size_t was = out->length;

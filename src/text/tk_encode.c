@@ -142,8 +142,8 @@ static fm_status encode(const tx_tokenizer *t, const char *s, size_t n, const ui
 }
 
 /* The segments' text made well-formed, and its content bytes flagged. */
-static fm_status lay_out(const char *text, const tx_segment *segments, size_t n_segments, bs_buf *clean,
-                         bs_buf *flags, fm_error *err)
+static fm_status lay_out(const char *text, const tx_segment *segments, size_t n_segments,
+                         bs_buf *clean, bs_buf *flags, fm_error *err)
 {
     for (size_t i = 0; i < n_segments; i++) {
         size_t was = clean->length;
@@ -177,15 +177,16 @@ fm_status tx_encode_segments(const tx_tokenizer *t, const char *text, size_t n,
         if (!bs_add(total, segments[i].length, &total)) total = SIZE_MAX;
         any = any || segments[i].content;
     }
-    if (total != n) return fm_fail(err, FM_E_ARGUMENT, "segments of %zu bytes for a text of %zu", total, n);
+    if (total != n)
+        return fm_fail(err, FM_E_ARGUMENT, "segments of %zu bytes for a text of %zu", total, n);
     if (!any) return tx_encode(t, text, n, flags & ~(unsigned)TX_CONTENT, out, err);
     bs_buf clean = {0}, content = {0};
     uint8_t *blocked = blocked_tokens(t, control);
     fm_status status = blocked ? lay_out(text, segments, n_segments, &clean, &content, err)
                                : fm_fail_nomem(err, "encoding a text");
     if (!status)
-        status = encode(t, clean.data ? clean.data : "", clean.length, (uint8_t *)content.data, blocked,
-                        flags, out, err);
+        status = encode(t, clean.data ? clean.data : "", clean.length, (uint8_t *)content.data,
+                        blocked, flags, out, err);
     bs_free(blocked);
     bs_buf_free(&clean);
     bs_buf_free(&content);
@@ -197,7 +198,8 @@ fm_status tx_encode(const tx_tokenizer *t, const char *text, size_t n, unsigned 
 {
     if (flags & TX_CONTENT) {
         tx_segment all = {n, true};
-        return tx_encode_segments(t, text, n, &all, 1, NULL, flags & ~(unsigned)TX_CONTENT, out, err);
+        return tx_encode_segments(t, text, n, &all, 1, NULL, flags & ~(unsigned)TX_CONTENT, out,
+                                  err);
     }
     if (tx_utf8_valid(text, n)) return encode(t, text, n, NULL, NULL, flags, out, err);
     bs_buf clean = {0};

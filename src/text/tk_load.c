@@ -1,14 +1,19 @@
-/* Reading a tokenizer: tokenizer.json, or vocab.json with merges.txt. The vocabulary and merges, which are
- * megabytes, are pulled straight into their tables; the small sections go through jansson. */
+/* Reading a tokenizer: tokenizer.json, or vocab.json with merges.txt. The vocabulary and merges,
+ * which are megabytes, are pulled straight into their tables; the small sections go through
+ * jansson. */
+#include "text/tk_load.h"
 #include "base/file.h"
 #include "base/json_pull.h"
 #include "base/mem.h"
 #include "text/tk_bpe.h"
-#include "text/tk_load.h"
 #include "text/unicode.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { MAX_FILE = 1 << 30 };
 
@@ -17,15 +22,23 @@ typedef struct range {
     size_t n;
 } range;
 
+typedef struct merge_list {
+    int32_t (*ids)[3];
+    size_t n, capacity;
+} merge_list;
+
 typedef struct loader {
     tx_tokenizer *t;
     const char *path;
     fm_error *err;
-    range vocab, merges, sections[5]; /* in the order of tk_sections */
-    char *type;                       /* the model's type, or NULL */
+    range sections[5]; /* in the order of tk_sections */
+    char *type;        /* the model's type, or NULL */
     char *unk_token;
     int64_t unk_id;
-    bool vocab_is_list;
+    int32_t last_result; /* of the merge that was read last */
+    tk_sections parsed;
+    bool has_vocab, vocab_is_list, has_merges, skipped_merges;
+    merge_list merge_list;
     bs_buf scratch;
 } loader;
 
@@ -34,7 +47,8 @@ static fm_status nomem(loader *l)
     return fm_fail_nomem(l->err, "reading a tokenizer");
 }
 
-/* --- vocabulary ------------------------------------------------------------------------------------ */
+/* --- vocabulary
+ * ------------------------------------------------------------------------------------ */
 
 static fm_status add_token(loader *l, uint64_t id, const char *text, size_t n)
 {
@@ -67,8 +81,9 @@ static fm_status read_vocab_object(loader *l, bs_json *j)
         }
         if (key.failed) status = nomem(l);
         else if (bs_json_next(j) != BS_JSON_NUMBER || !bs_json_uint(j, TK_MAX_IDS, &id))
-            status = fm_fail(l->err, FM_E_FORMAT, "%s: model.vocab: the id of '%.*s' is not a number below %d",
-                             l->path, (int)(n < 100 ? n : 100), text, TK_MAX_IDS);
+            status = fm_fail(l->err, FM_E_FORMAT,
+                             "%s: model.vocab: the id of '%.*s' is not a number below %d", l->path,
+                             (int)(n < 100 ? n : 100), text, TK_MAX_IDS);
         else status = add_token(l, id, text, n);
     }
     bs_buf_free(&key);
@@ -113,7 +128,8 @@ static fm_status read_vocab_list(loader *l, bs_json *j)
     return e == BS_JSON_ARRAY_END ? FM_OK : bs_json_fail(j, l->path, l->err);
 }
 
-/* --- merges ------------------------------------------------------------------------------------------ */
+/* --- merges
+ * ------------------------------------------------------------------------------------------ */
 
 /* The text behind scratch[from..) as a token: raw when the whole of it is. */
 static int32_t find_part(loader *l, const char *s, size_t n)
@@ -123,13 +139,14 @@ static int32_t find_part(loader *l, const char *s, size_t n)
 
 static fm_status unknown_part(loader *l, const char *what, const char *s, size_t n)
 {
-    return fm_fail(l->err, FM_E_FORMAT, "%s: model.merges: %s '%.*s' is not in the vocabulary", l->path, what,
-                   (int)(n < 100 ? n : 100), s);
+    return fm_fail(l->err, FM_E_FORMAT, "%s: model.merges: %s '%.*s' is not in the vocabulary",
+                   l->path, what, (int)(n < 100 ? n : 100), s);
 }
 
 /* Ids of the two parts and of what they make. Raw tokenizers compare bytes; a text that has none
  * (it is not spelled in GPT-2's characters) is compared as it stands. */
-static fm_status merge_ids(loader *l, const char *a, size_t na, const char *b, size_t nb, int32_t ids[3])
+static fm_status merge_ids(loader *l, const char *a, size_t na, const char *b, size_t nb,
+                           int32_t ids[3])
 {
     bs_buf *s = &l->scratch;
     size_t skip = l->t->bpe.prefix ? strlen(l->t->bpe.prefix) : 0;
@@ -139,7 +156,10 @@ static fm_status merge_ids(loader *l, const char *a, size_t na, const char *b, s
     if (raw) {
         ids[0] = find_part(l, s->data, cut);
         ids[1] = find_part(l, s->data + cut, s->length - cut);
-        ids[2] = find_part(l, s->data, s->length);
+        ids[2] = l->last_result + 1; /* ids mostly follow the order of merges */
+        if (!tk_vocab_is(&l->t->vocab, ids[2], s->data, s->length))
+            ids[2] = find_part(l, s->data, s->length);
+        l->last_result = ids[2];
     } else {
         s->length = 0;
         bs_buf_append(s, a, na);
@@ -156,12 +176,8 @@ static fm_status merge_ids(loader *l, const char *a, size_t na, const char *b, s
     return FM_OK;
 }
 
-typedef struct merge_list {
-    int32_t (*ids)[3];
-    size_t n, capacity;
-} merge_list;
-
-static fm_status add_merge(loader *l, merge_list *m, const char *a, size_t na, const char *b, size_t nb)
+static fm_status add_merge(loader *l, merge_list *m, const char *a, size_t na, const char *b,
+                           size_t nb)
 {
     if (m->n == m->capacity) {
         size_t capacity = m->capacity ? m->capacity * 2 : 8192;
@@ -248,7 +264,8 @@ static fm_status build_merges(loader *l, const merge_list *m)
     while (n_slots < m->n * 3 / 2) n_slots *= 2;
     b->slots = bs_malloc(n_slots * sizeof *b->slots);
     b->result = bs_realloc(NULL, m->n, sizeof *b->result);
-    int32_t *made = bs_malloc((t->vocab.n + 1) * sizeof *made); /* by id: 1 + the last rank that makes it */
+    int32_t *made =
+        bs_malloc((t->vocab.n + 1) * sizeof *made); /* by id: 1 + the last rank that makes it */
     if (!b->slots || !b->result || !made) {
         bs_free(made);
         return nomem(l);
@@ -298,7 +315,8 @@ static fm_status finish_bpe(loader *l, const merge_list *m)
     return build_merges(l, m);
 }
 
-/* --- the model section --------------------------------------------------------------------------------- */
+/* --- the model section
+ * --------------------------------------------------------------------------------- */
 
 static fm_status read_string(loader *l, bs_json *j, char **out)
 {
@@ -314,7 +332,8 @@ static fm_status read_string(loader *l, bs_json *j, char **out)
 static fm_status read_flag(loader *l, bs_json *j, bool *out)
 {
     bs_json_event e = bs_json_next(j);
-    if (e != BS_JSON_TRUE && e != BS_JSON_FALSE && e != BS_JSON_NULL) return bs_json_fail(j, l->path, l->err);
+    if (e != BS_JSON_TRUE && e != BS_JSON_FALSE && e != BS_JSON_NULL)
+        return bs_json_fail(j, l->path, l->err);
     *out = e == BS_JSON_TRUE;
     return FM_OK;
 }
@@ -338,15 +357,52 @@ static fm_status refuse_dropout(loader *l, bs_json *j)
 {
     bs_json_event e = bs_json_next(j);
     if (e == BS_JSON_NULL || (e == BS_JSON_NUMBER && !strtod(j->text, NULL))) return FM_OK;
-    return fm_fail(l->err, FM_E_UNSUPPORTED, "%s: model.dropout: encoding at random is not supported", l->path);
+    return fm_fail(l->err, FM_E_UNSUPPORTED,
+                   "%s: model.dropout: encoding at random is not supported", l->path);
+}
+
+static void choose_raw(loader *l)
+{
+    tx_tokenizer *t = l->t;
+    const tk_bpe *b = &t->bpe;
+    t->raw = (!l->type || !strcmp(l->type, "BPE")) && t->n_pres &&
+             t->pres[t->n_pres - 1].kind == TK_BYTES && !b->prefix && !b->suffix &&
+             !b->byte_fallback;
+}
+
+/* The tables are read where they stand, when what they depend on came before them (it does in files
+ * that tokenizers wrote); else they are left for a second pass. */
+static fm_status model_vocab(loader *l, bs_json *j)
+{
+    if (l->has_vocab) return bs_json_skip(j, NULL, NULL) ? FM_OK : bs_json_fail(j, l->path, l->err);
+    choose_raw(l);
+    bs_json_event e = bs_json_next(j);
+    l->has_vocab = true;
+    l->vocab_is_list = e == BS_JSON_ARRAY;
+    fm_status status = e == BS_JSON_OBJECT  ? read_vocab_object(l, j)
+                       : e == BS_JSON_ARRAY ? read_vocab_list(l, j)
+                                            : bs_json_fail(j, l->path, l->err);
+    return status ? status : tk_vocab_index(&l->t->vocab, l->path, l->err);
+}
+
+static fm_status model_merges(loader *l, bs_json *j)
+{
+    if (!l->has_vocab || l->vocab_is_list || l->has_merges) {
+        l->skipped_merges = l->skipped_merges || !l->has_vocab;
+        return bs_json_skip(j, NULL, NULL) ? FM_OK : bs_json_fail(j, l->path, l->err);
+    }
+    if (bs_json_next(j) != BS_JSON_ARRAY)
+        return fm_fail(l->err, FM_E_FORMAT, "%s: model.merges is not a list", l->path);
+    l->has_merges = true;
+    return read_merges(l, j, &l->merge_list);
 }
 
 static fm_status model_key(loader *l, bs_json *j)
 {
     tk_bpe *b = &l->t->bpe;
+    if (bs_json_is(j, "vocab")) return model_vocab(l, j);
+    if (bs_json_is(j, "merges")) return model_merges(l, j);
     if (bs_json_is(j, "type")) return read_string(l, j, &l->type);
-    if (bs_json_is(j, "vocab")) return keep_range(l, j, &l->vocab);
-    if (bs_json_is(j, "merges")) return keep_range(l, j, &l->merges);
     if (bs_json_is(j, "unk_token")) return read_string(l, j, &l->unk_token);
     if (bs_json_is(j, "unk_id")) return read_unk_id(l, j);
     if (bs_json_is(j, "continuing_subword_prefix")) return read_string(l, j, &b->prefix);
@@ -358,162 +414,224 @@ static fm_status model_key(loader *l, bs_json *j)
     return bs_json_skip(j, NULL, NULL) ? FM_OK : bs_json_fail(j, l->path, l->err);
 }
 
-static fm_status read_model_keys(loader *l, range model)
+/* The model section, from its opening brace. */
+static fm_status read_model_keys(loader *l, bs_json *j)
 {
-    bs_json j;
-    bs_json_init(&j, model.at, model.n);
-    bs_json_event e = bs_json_next(&j);
+    bs_json_event e = bs_json_next(j);
     fm_status status = FM_OK;
-    if (e != BS_JSON_OBJECT) status = fm_fail(l->err, FM_E_FORMAT, "%s: model is not an object", l->path);
-    while (!status && (e = bs_json_next(&j)) == BS_JSON_KEY) status = model_key(l, &j);
-    if (!status && e != BS_JSON_OBJECT_END) status = bs_json_fail(&j, l->path, l->err);
-    bs_json_free(&j);
-    return status;
-}
-
-static fm_status read_vocab(loader *l)
-{
-    bs_json j;
-    if (!l->vocab.at) return fm_fail(l->err, FM_E_FORMAT, "%s: the model has no vocab", l->path);
-    bs_json_init(&j, l->vocab.at, l->vocab.n);
-    bs_json_event e = bs_json_next(&j);
-    fm_status status = e == BS_JSON_OBJECT  ? read_vocab_object(l, &j)
-                       : e == BS_JSON_ARRAY ? read_vocab_list(l, &j)
-                                            : bs_json_fail(&j, l->path, l->err);
-    l->vocab_is_list = e == BS_JSON_ARRAY;
-    bs_json_free(&j);
-    return status ? status : tk_vocab_index(&l->t->vocab, l->path, l->err);
+    if (e != BS_JSON_OBJECT)
+        return fm_fail(l->err, FM_E_FORMAT, "%s: model is not an object", l->path);
+    while (!status && (e = bs_json_next(j)) == BS_JSON_KEY) status = model_key(l, j);
+    return status || e == BS_JSON_OBJECT_END ? status : bs_json_fail(j, l->path, l->err);
 }
 
 static fm_status check_type(loader *l)
 {
-    const char *type = l->type ? l->type : l->vocab.at && *l->vocab.at == '[' ? "Unigram" : "BPE";
+    const char *type = l->type ? l->type : l->vocab_is_list ? "Unigram" : "BPE";
     if (!strcmp(type, "BPE")) return l->t->model = TK_BPE, FM_OK;
     if (!strcmp(type, "Unigram")) return l->t->model = TK_UNIGRAM, FM_OK;
-    return fm_fail(l->err, FM_E_UNSUPPORTED, "%s: model type '%s' is not supported (BPE and Unigram are)",
-                   l->path, type);
-}
-
-static void choose_raw(tx_tokenizer *t)
-{
-    const tk_bpe *b = &t->bpe;
-    t->raw = t->model == TK_BPE && t->n_pres && t->pres[t->n_pres - 1].kind == TK_BYTES && !b->prefix &&
-             !b->suffix && !b->byte_fallback;
+    return fm_fail(l->err, FM_E_UNSUPPORTED,
+                   "%s: model type '%s' is not supported (BPE and Unigram are)", l->path, type);
 }
 
 static fm_status finish_unigram(loader *l)
 {
     tk_unigram *u = &l->t->unigram;
-    if (!l->vocab_is_list) return fm_fail(l->err, FM_E_FORMAT, "%s: a Unigram vocab is a list", l->path);
+    if (!l->vocab_is_list)
+        return fm_fail(l->err, FM_E_FORMAT, "%s: a Unigram vocab is a list", l->path);
     if (l->unk_id >= (int64_t)l->t->vocab.n)
-        return fm_fail(l->err, FM_E_FORMAT, "%s: model.unk_id %lld is no token", l->path, (long long)l->unk_id);
+        return fm_fail(l->err, FM_E_FORMAT, "%s: model.unk_id %lld is no token", l->path,
+                       (long long)l->unk_id);
     u->unk = (int32_t)l->unk_id;
     u->byte_fallback = l->t->bpe.byte_fallback;
     find_bytes(l->t, u->fallback, NULL);
     return FM_OK;
 }
 
-static fm_status read_model(loader *l, range model, const bs_buf *merges_text)
+static void forget_tables(loader *l)
 {
-    merge_list merges = {0};
-    fm_status status = model.at ? read_model_keys(l, model) : FM_OK;
-    if (!status) status = check_type(l);
-    if (!status) choose_raw(l->t);
-    if (!status) status = read_vocab(l);
-    if (!status && l->t->model == TK_UNIGRAM) return finish_unigram(l);
-    if (!status && l->vocab_is_list) status = fm_fail(l->err, FM_E_FORMAT, "%s: a BPE vocab is an object", l->path);
-    if (!status && l->merges.at) {
+    tk_vocab_free(&l->t->vocab);
+    bs_free(l->t->unigram.scores);
+    l->t->unigram.scores = NULL;
+    l->t->unigram.longest = 0;
+    l->merge_list.n = 0;
+    l->has_vocab = l->has_merges = false;
+}
+
+/* When a key behind the vocabulary changed how it has to be read, or the merges stood before it:
+ * again. */
+static fm_status read_model_again(loader *l, range model)
+{
+    bool was = l->t->raw;
+    fm_status status = FM_OK;
+    choose_raw(l);
+    bool missed = l->skipped_merges && !l->has_merges;
+    if (l->t->raw == was && !missed) return FM_OK;
+    if (l->t->raw != was) forget_tables(l);
+    for (int pass = 0; !status && pass < 2 && (!l->has_vocab || (missed && !l->has_merges));
+         pass++) {
         bs_json j;
-        bs_json_init(&j, l->merges.at, l->merges.n);
-        if (bs_json_next(&j) != BS_JSON_ARRAY)
-            status = fm_fail(l->err, FM_E_FORMAT, "%s: model.merges is not a list", l->path);
-        else status = read_merges(l, &j, &merges);
+        bs_json_init(&j, model.at, model.n);
+        status = read_model_keys(l, &j);
         bs_json_free(&j);
     }
-    if (!status && merges_text) status = read_merges_text(l, merges_text, &merges);
-    if (!status) status = finish_bpe(l, &merges);
-    bs_free(merges.ids);
     return status;
 }
 
-/* --- the file -------------------------------------------------------------------------------------------- */
-
-static const char *const section_names[] = {"added_tokens", "normalizer", "pre_tokenizer", "post_processor",
-                                            "decoder"};
-
-static fm_status find_sections(loader *l, const bs_buf *file, range *model)
+static fm_status finish_model(loader *l)
 {
-    bs_json j;
-    bs_json_init(&j, file->data, file->length);
-    bs_json_event e = bs_json_next(&j);
-    fm_status status = FM_OK;
-    if (e != BS_JSON_OBJECT)
-        status = fm_fail(l->err, FM_E_FORMAT, "%s: not a tokenizer: the file is not a JSON object", l->path);
-    while (!status && (e = bs_json_next(&j)) == BS_JSON_KEY) {
-        range *to = bs_json_is(&j, "model") ? model : NULL;
-        for (int i = 0; i < 5; i++)
-            if (bs_json_is(&j, section_names[i])) to = &l->sections[i];
-        range unused;
-        status = keep_range(l, &j, to ? to : &unused);
-    }
-    if (!status && (e != BS_JSON_OBJECT_END || bs_json_next(&j) != BS_JSON_DONE))
-        status = bs_json_fail(&j, l->path, l->err);
-    bs_json_free(&j);
-    if (!status && !model->at) status = fm_fail(l->err, FM_E_FORMAT, "%s: not a tokenizer: no model", l->path);
-    return status;
+    fm_status status = check_type(l);
+    if (status) return status;
+    if (!l->has_vocab) return fm_fail(l->err, FM_E_FORMAT, "%s: the model has no vocab", l->path);
+    if (l->t->model == TK_UNIGRAM) return finish_unigram(l);
+    if (l->vocab_is_list)
+        return fm_fail(l->err, FM_E_FORMAT, "%s: a BPE vocab is an object", l->path);
+    return finish_bpe(l, &l->merge_list);
 }
 
-static void free_sections(tk_sections *s)
+static fm_status read_model(loader *l, bs_json *j)
+{
+    const char *at = j->at;
+    fm_status status = read_model_keys(l, j);
+    if (!status) status = read_model_again(l, (range){at, (size_t)(j->at - at)});
+    return status ? status : finish_model(l);
+}
+
+/* --- the file
+ * -------------------------------------------------------------------------------------------- */
+
+static const char *const section_names[] = {"added_tokens", "normalizer", "pre_tokenizer",
+                                            "post_processor", "decoder"};
+
+void tk_free_sections(tk_sections *s)
 {
     json_decref(s->added_tokens);
     json_decref(s->normalizer);
     json_decref(s->pre_tokenizer);
     json_decref(s->post_processor);
     json_decref(s->decoder);
+    *s = (tk_sections){0};
 }
 
 static fm_status parse_sections(loader *l, tk_sections *out)
 {
-    json_t **to[] = {&out->added_tokens, &out->normalizer, &out->pre_tokenizer, &out->post_processor, &out->decoder};
+    json_t **to[] = {&out->added_tokens, &out->normalizer, &out->pre_tokenizer,
+                     &out->post_processor, &out->decoder};
     for (int i = 0; i < 5; i++) {
         json_error_t why;
         range r = l->sections[i];
         if (!r.at) continue;
         json_t *v = json_loadb(r.at, r.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
-        if (!v) return fm_fail(l->err, FM_E_FORMAT, "%s: %s: %s", l->path, section_names[i], why.text);
+        if (!v)
+            return fm_fail(l->err, FM_E_FORMAT, "%s: %s: %s", l->path, section_names[i], why.text);
         if (json_is_null(v)) json_decref(v);
         else *to[i] = v;
     }
     return FM_OK;
 }
 
-static fm_status load_json(loader *l, const bs_buf *file)
+/* What the model's tables depend on. */
+static fm_status prepare(loader *l)
+{
+    fm_status status = parse_sections(l, &l->parsed);
+    return status ? status : tk_read_steps(l->t, &l->parsed, l->path, l->err);
+}
+
+/* Is every section there? The model comes last in files that tokenizers wrote. */
+static bool all_seen(const loader *l)
+{
+    for (int i = 0; i < 5; i++)
+        if (!l->sections[i].at) return false;
+    return true;
+}
+
+/* The top level; the model is read at once when the sections stand before it. */
+static fm_status read_top(loader *l, bs_json *j, range *model, bool *done)
+{
+    bs_json_event e = bs_json_next(j);
+    fm_status status = FM_OK;
+    if (e != BS_JSON_OBJECT)
+        return fm_fail(l->err, FM_E_FORMAT, "%s: not a tokenizer: the file is not a JSON object",
+                       l->path);
+    while (!status && (e = bs_json_next(j)) == BS_JSON_KEY) {
+        range unused, *to = bs_json_is(j, "model") ? model : &unused;
+        if (to == model && all_seen(l) && !*done) {
+            *done = true;
+            status = prepare(l);
+            if (!status) status = read_model(l, j);
+            continue;
+        }
+        for (int i = 0; i < 5 && !*done; i++)
+            if (bs_json_is(j, section_names[i])) to = &l->sections[i];
+        status = keep_range(l, j, to);
+    }
+    if (!status && (e != BS_JSON_OBJECT_END || bs_json_next(j) != BS_JSON_DONE))
+        status = bs_json_fail(j, l->path, l->err);
+    return status;
+}
+
+static fm_status load_json(loader *l, const char *data, size_t n)
 {
     range model = {0};
-    tk_sections sections = {0};
-    fm_status status = find_sections(l, file, &model);
-    if (!status) status = parse_sections(l, &sections);
-    if (!status) status = tk_read_steps(l->t, &sections, l->path, l->err);
-    if (!status) status = read_model(l, model, NULL);
-    if (!status) status = tk_read_added(l->t, &sections, l->path, l->err);
-    free_sections(&sections);
-    return status;
+    bool done = false;
+    bs_json j;
+    bs_json_init(&j, data, n);
+    fm_status status = read_top(l, &j, &model, &done);
+    bs_json_free(&j);
+    if (!status && !done && !model.at)
+        status = fm_fail(l->err, FM_E_FORMAT, "%s: not a tokenizer: no model", l->path);
+    if (!status && !done) {
+        bs_json_init(&j, model.at, model.n);
+        status = prepare(l);
+        if (!status) status = read_model(l, &j);
+        bs_json_free(&j);
+    }
+    return status ? status : tk_read_added(l->t, &l->parsed, l->path, l->err);
 }
 
 static void loader_free(loader *l)
 {
     bs_buf_free(&l->scratch);
+    bs_free(l->merge_list.ids);
+    tk_free_sections(&l->parsed);
     bs_free(l->type);
     bs_free(l->unk_token);
+}
+
+/* The file into pages of our own: huge ones where the system has them, for millions of bytes are
+ * touched once. *size is 0 when there is nothing to give back. */
+static fm_status read_pages(const char *path, char **data, size_t *size, fm_error *err)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    *size = 0;
+    if (fd < 0) return fm_fail_errno(err, errno, "%s: cannot open", path);
+    fm_status status = FM_OK;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+        status = fm_fail(err, FM_E_IO, "%s: is not a regular file", path);
+    else if (st.st_size < 1 || st.st_size > MAX_FILE)
+        status = fm_fail(err, st.st_size ? FM_E_LIMIT : FM_E_FORMAT,
+                         "%s: %lld bytes are no tokenizer", path, (long long)st.st_size);
+    else if (!(*data = bs_pages_alloc((size_t)st.st_size))) status = fm_fail_nomem(err, path);
+    else {
+        *size = (size_t)st.st_size;
+        status = bs_pread_full(fd, path, *data, *size, 0, err);
+    }
+    close(fd);
+    return status;
 }
 
 static fm_status load_file(const char *path, tx_tokenizer *t, fm_error *err)
 {
     loader l = {.t = t, .path = path, .err = err, .unk_id = -1};
-    bs_buf file = {0};
-    fm_status status = bs_read_file(path, MAX_FILE, &file, err);
-    if (!status) status = load_json(&l, &file);
-    bs_buf_free(&file);
+    char *data = NULL;
+    size_t n;
+    uint64_t source[2];
+    if (tk_cache_load(path, t, source)) return FM_OK;
+    fm_status status = read_pages(path, &data, &n, err);
+    if (!status) status = load_json(&l, data, n);
+    if (!status && source[0]) tk_cache_save(t, &l.parsed, source);
+    if (n) bs_pages_free(data, n);
     loader_free(&l);
     return status;
 }
@@ -524,15 +642,18 @@ static fm_status load_folder_parts(const char *dir, const char *vocab_path, cons
 {
     loader l = {.t = t, .path = vocab_path, .err = err, .unk_id = -1};
     bs_buf vocab = {0}, merges = {0};
-    tk_sections sections = {0};
-    fm_status status = tk_old_layout(dir, &sections, &l.unk_token, err);
+    fm_status status = tk_old_layout(dir, &l.parsed, &l.unk_token, err);
     if (!status) status = bs_read_file(vocab_path, MAX_FILE, &vocab, err);
     if (!status) status = bs_read_file(merges_path, MAX_FILE, &merges, err);
-    l.vocab = (range){vocab.data, vocab.length};
-    if (!status) status = tk_read_steps(t, &sections, vocab_path, err);
-    if (!status) status = read_model(&l, (range){0}, &merges);
-    if (!status) status = tk_read_added(t, &sections, vocab_path, err);
-    free_sections(&sections);
+    if (!status) status = tk_read_steps(t, &l.parsed, vocab_path, err);
+    bs_json j;
+    bs_json_init(&j, vocab.data, vocab.length);
+    if (!status) status = model_vocab(&l, &j);
+    if (!status && bs_json_next(&j) != BS_JSON_DONE) status = bs_json_fail(&j, vocab_path, err);
+    bs_json_free(&j);
+    if (!status) status = read_merges_text(&l, &merges, &l.merge_list);
+    if (!status) status = finish_model(&l);
+    if (!status) status = tk_read_added(t, &l.parsed, vocab_path, err);
     bs_buf_free(&vocab);
     bs_buf_free(&merges);
     loader_free(&l);
@@ -546,10 +667,14 @@ static fm_status load_folder(const char *dir, tx_tokenizer *t, fm_error *err)
     fm_status status;
     if (!json || !vocab || !merges) status = fm_fail_nomem(err, "opening a tokenizer");
     else if (bs_is_file(json)) status = load_file(json, t, err);
-    else if (bs_is_file(vocab) && bs_is_file(merges)) status = load_folder_parts(dir, vocab, merges, t, err);
+    else if (bs_is_file(vocab) && bs_is_file(merges))
+        status = load_folder_parts(dir, vocab, merges, t, err);
     else
-        status = fm_fail(err, FM_E_NOT_FOUND, "%s: no tokenizer.json and no vocab.json with merges.txt in this "
-                         "folder; convert the model's tokenizer with transformers (save_pretrained)", dir);
+        status =
+            fm_fail(err, FM_E_NOT_FOUND,
+                    "%s: no tokenizer.json and no vocab.json with merges.txt in this "
+                    "folder; convert the model's tokenizer with transformers (save_pretrained)",
+                    dir);
     bs_free(json);
     bs_free(vocab);
     bs_free(merges);

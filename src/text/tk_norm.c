@@ -1,5 +1,6 @@
-/* Normalizers: each reads a text and writes the next one. Where it matters which bytes are content, a flag
- * a byte travels with the text; what is made of several bytes is content when any of them is. */
+/* Normalizers: each reads a text and writes the next one. Where it matters which bytes are content,
+ * a flag a byte travels with the text; what is made of several bytes is content when any of them
+ * is. */
 #include "base/mem.h"
 #include "text/tk.h"
 #include "text/unicode.h"
@@ -41,14 +42,16 @@ static void copy(emitter *e, size_t from, size_t to)
     if (e->flags) bs_buf_append(e->out_flags, e->flags + from, to - from);
 }
 
-/* --- Unicode forms ------------------------------------------------------------------------------- */
+/* --- Unicode forms -------------------------------------------------------------------------------
+ */
 
 /* Characters that NFC leaves alone whatever stands beside them; may say no to some that are. */
 static bool nfc_stable(uint32_t c)
 {
     if (c < 0x300) return true;
-    if ((c >= 0x400 && c <= 0x45F) || (c >= 0x1EA0 && c <= 0x1EF9) || (c >= 0x3041 && c <= 0x3096) ||
-        (c >= 0x30A1 && c <= 0x30FA) || (c >= 0x3400 && c <= 0x9FFF))
+    if ((c >= 0x400 && c <= 0x45F) || (c >= 0x1EA0 && c <= 0x1EF9) ||
+        (c >= 0x3041 && c <= 0x3096) || (c >= 0x30A1 && c <= 0x30FA) ||
+        (c >= 0x3400 && c <= 0x9FFF))
         return true;
     if (c >= 0x1160 && c <= 0x11FF) return false;
     const utf8proc_property_t *p = utf8proc_get_property((utf8proc_int32_t)c);
@@ -139,7 +142,8 @@ static void form_slowly(emitter *e, size_t from, size_t to, int options)
 /* ASCII is its own form, so a chunk from one ASCII character to the next can be done alone. */
 static void form(emitter *e, tk_norm_kind kind)
 {
-    int options = UTF8PROC_STABLE | (kind == TK_NFC || kind == TK_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+    int options = UTF8PROC_STABLE |
+                  (kind == TK_NFC || kind == TK_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
                   (kind == TK_NFKC || kind == TK_NFKD ? UTF8PROC_COMPAT : 0);
     size_t i = 0, n = e->n;
     while (i < n) {
@@ -157,7 +161,8 @@ static void form(emitter *e, tk_norm_kind kind)
     }
 }
 
-/* --- the others ---------------------------------------------------------------------------------- */
+/* --- the others ----------------------------------------------------------------------------------
+ */
 
 static void prepend(emitter *e, const tk_norm *norm)
 {
@@ -174,9 +179,11 @@ static fm_status replace(emitter *e, const tk_norm *norm)
         bool found;
         size_t start = 0, end = 0;
         if (norm->regex) {
-            status = tk_regex_find(norm->regex, &state, e->s, e->n, at, &found, &start, &end, e->w->err);
+            status =
+                tk_regex_find(norm->regex, &state, e->s, e->n, at, &found, &start, &end, e->w->err);
         } else {
-            const char *hit = norm->n_find ? memmem(e->s + at, e->n - at, norm->find, norm->n_find) : NULL;
+            const char *hit =
+                norm->n_find ? memmem(e->s + at, e->n - at, norm->find, norm->n_find) : NULL;
             found = hit != NULL;
             if (hit) end = (start = (size_t)(hit - e->s)) + norm->n_find;
         }
@@ -219,10 +226,12 @@ static void each_char(emitter *e, const tk_norm *norm)
         k = (size_t)size;
         if (norm->kind == TK_LOWERCASE) lower_one(e, c, i, i + k);
         else if (norm->kind == TK_STRIP_ACCENTS) {
-            bool mark = norm->left ? utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_MN : tx_class(c) & TX_M;
+            bool mark = norm->left ? utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_MN
+                                   : tx_class(c) & TX_M;
             if (!mark) copy(e, i, i + k);
         } else
-            for (size_t j = 0; j < k; j++) emit_char(e, tx_byte_to_char((uint8_t)e->s[i + j]), i, i + k);
+            for (size_t j = 0; j < k; j++)
+                emit_char(e, tx_byte_to_char((uint8_t)e->s[i + j]), i, i + k);
     }
 }
 
@@ -233,7 +242,8 @@ static void nmt(emitter *e)
         int size;
         uint32_t c = tx_utf8_get(e->s + i, &size);
         k = (size_t)size;
-        if ((c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F)
+        if ((c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F ||
+            c == 0x9F)
             continue;
         bool space = c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 ||
                      (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
@@ -245,9 +255,10 @@ static void nmt(emitter *e)
 
 static bool is_cjk(uint32_t c)
 {
-    return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) ||
-           (c >= 0x2A700 && c <= 0x2B73F) || (c >= 0x2B740 && c <= 0x2B81F) ||
-           (c >= 0x2B920 && c <= 0x2CEAF) || (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+    return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+           (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+           (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+           (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
 static void bert(emitter *e, const tk_norm *norm)

@@ -1,5 +1,5 @@
-/* The layout from before tokenizer.json: vocab.json and merges.txt, with tokenizer_config.json naming a
- * tokenizer class whose pipeline is known here. */
+/* The layout from before tokenizer.json: vocab.json and merges.txt, with tokenizer_config.json
+ * naming a tokenizer class whose pipeline is known here. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "text/tk_load.h"
@@ -9,7 +9,8 @@
 enum { MAX_CONFIG = 64 << 20 };
 
 #define QWEN2_SPLIT                                                                                \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"  \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "                          \
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"                                                               \
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* A JSON file of the folder; *out NULL when it is not there. */
@@ -42,15 +43,17 @@ static bool add_token(json_t *list, const char *content, const json_t *flags, bo
     if (!token) return false;
     if (json_is_object(flags)) json_object_update(token, (json_t *)flags);
     json_object_set_new(token, "content", json_string(content));
-    if (!json_object_get(token, "special")) json_object_set_new(token, "special", json_boolean(special));
+    if (!json_object_get(token, "special"))
+        json_object_set_new(token, "special", json_boolean(special));
     return !json_array_append_new(list, token);
 }
 
 /* added_tokens_decoder in the order of its ids, then the named special tokens. */
-static bool collect_added(json_t *list, const json_t *config, const json_t *added, const json_t *map)
+static bool collect_added(json_t *list, const json_t *config, const json_t *added,
+                          const json_t *map)
 {
-    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
-                                        "cls_token", "mask_token"};
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
     const char *key;
     const json_t *v;
     bool ok = true;
@@ -62,7 +65,8 @@ static bool collect_added(json_t *list, const json_t *config, const json_t *adde
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         for (int k = 0; k < 2; k++) {
             v = json_object_get(k ? map : config, names[i]);
-            if (content_of(v)) ok = ok && add_token(list, content_of(v), json_is_object(v) ? v : NULL, true);
+            if (content_of(v))
+                ok = ok && add_token(list, content_of(v), json_is_object(v) ? v : NULL, true);
         }
     return ok;
 }
@@ -81,13 +85,15 @@ fm_status tk_old_layout(const char *dir, tk_sections *out, char **unk, fm_error 
         out->decoder = json_pack("{s:s}", "type", "ByteLevel");
         out->normalizer = qwen ? json_pack("{s:s}", "type", "NFC") : NULL;
         out->pre_tokenizer =
-            qwen ? json_pack("{s:s, s:[{s:s, s:{s:s}, s:s}, {s:s, s:b, s:b}]}", "type", "Sequence", "pretokenizers",
-                             "type", "Split", "pattern", "Regex", QWEN2_SPLIT, "behavior", "Isolated", "type",
-                             "ByteLevel", "add_prefix_space", prefix, "use_regex", 0)
-                 : json_pack("{s:s, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", prefix, "use_regex", 1);
+            qwen ? json_pack("{s:s, s:[{s:s, s:{s:s}, s:s}, {s:s, s:b, s:b}]}", "type", "Sequence",
+                             "pretokenizers", "type", "Split", "pattern", "Regex", QWEN2_SPLIT,
+                             "behavior", "Isolated", "type", "ByteLevel", "add_prefix_space",
+                             prefix, "use_regex", 0)
+                 : json_pack("{s:s, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", prefix,
+                             "use_regex", 1);
         out->added_tokens = json_array();
-        if (!out->decoder || !out->pre_tokenizer || !out->added_tokens || (qwen && !out->normalizer) ||
-            !collect_added(out->added_tokens, config, added, map))
+        if (!out->decoder || !out->pre_tokenizer || !out->added_tokens ||
+            (qwen && !out->normalizer) || !collect_added(out->added_tokens, config, added, map))
             status = fm_fail_nomem(err, "reading a tokenizer");
     }
     json_decref(config);

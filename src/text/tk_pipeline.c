@@ -12,6 +12,7 @@ typedef struct reader {
     const char *path, *section;
     fm_error *err;
     int depth;
+    uint8_t *seen; /* a bit an id: an added token has it */
 } reader;
 
 static fm_status nomem(reader *r)
@@ -21,8 +22,8 @@ static fm_status nomem(reader *r)
 
 static fm_status wrong(reader *r, const char *type, const char *field)
 {
-    return fm_fail(r->err, FM_E_FORMAT, "%s: %s %s: '%s' is missing or of a wrong kind", r->path, r->section,
-                   type, field);
+    return fm_fail(r->err, FM_E_FORMAT, "%s: %s %s: '%s' is missing or of a wrong kind", r->path,
+                   r->section, type, field);
 }
 
 static const char *type_of(const json_t *v)
@@ -33,7 +34,8 @@ static const char *type_of(const json_t *v)
 
 static fm_status unknown(reader *r, const json_t *v)
 {
-    return fm_fail(r->err, FM_E_UNSUPPORTED, "%s: %s type '%s' is not supported", r->path, r->section, type_of(v));
+    return fm_fail(r->err, FM_E_UNSUPPORTED, "%s: %s type '%s' is not supported", r->path,
+                   r->section, type_of(v));
 }
 
 static bool is(const json_t *v, const char *type)
@@ -79,11 +81,13 @@ typedef fm_status one_fn(reader *r, const json_t *v);
 static fm_status each(reader *r, const json_t *v, const char *list, one_fn *one)
 {
     if (!v || json_is_null(v)) return FM_OK;
-    if (!json_is_object(v)) return fm_fail(r->err, FM_E_FORMAT, "%s: %s is not an object", r->path, r->section);
+    if (!json_is_object(v))
+        return fm_fail(r->err, FM_E_FORMAT, "%s: %s is not an object", r->path, r->section);
     if (!is(v, "Sequence")) return one(r, v);
     const json_t *items = json_object_get(v, list);
     if (!json_is_array(items)) return wrong(r, "Sequence", list);
-    if (r->depth == 16) return fm_fail(r->err, FM_E_LIMIT, "%s: %s is nested too deeply", r->path, r->section);
+    if (r->depth == 16)
+        return fm_fail(r->err, FM_E_LIMIT, "%s: %s is nested too deeply", r->path, r->section);
     r->depth++;
     fm_status status = FM_OK;
     size_t i;
@@ -99,10 +103,12 @@ static fm_status each(reader *r, const json_t *v, const char *list, one_fn *one)
 static fm_status full(reader *r, int n)
 {
     return n < TK_MAX_STEPS ? FM_OK
-                            : fm_fail(r->err, FM_E_LIMIT, "%s: %s: more than %d steps", r->path, r->section, TK_MAX_STEPS);
+                            : fm_fail(r->err, FM_E_LIMIT, "%s: %s: more than %d steps", r->path,
+                                      r->section, TK_MAX_STEPS);
 }
 
-/* --- normalizers -------------------------------------------------------------------------------------- */
+/* --- normalizers
+ * -------------------------------------------------------------------------------------- */
 
 static fm_status add_norm(reader *r, tk_norm_kind kind, tk_norm **out)
 {
@@ -132,16 +138,26 @@ static fm_status bert_normalizer(reader *r, const json_t *v)
 
 static fm_status normalizer(reader *r, const json_t *v)
 {
-    static const struct { const char *type; tk_norm_kind kind; } simple[] = {
-        {"NFC", TK_NFC}, {"NFD", TK_NFD}, {"NFKC", TK_NFKC}, {"NFKD", TK_NFKD}, {"Nmt", TK_NMT},
-        {"Lowercase", TK_LOWERCASE}, {"StripAccents", TK_STRIP_ACCENTS}, {"ByteLevel", TK_NORM_BYTES},
+    static const struct {
+        const char *type;
+        tk_norm_kind kind;
+    } simple[] = {
+        {"NFC", TK_NFC},
+        {"NFD", TK_NFD},
+        {"NFKC", TK_NFKC},
+        {"NFKD", TK_NFKD},
+        {"Nmt", TK_NMT},
+        {"Lowercase", TK_LOWERCASE},
+        {"StripAccents", TK_STRIP_ACCENTS},
+        {"ByteLevel", TK_NORM_BYTES},
     };
     tk_norm *n;
     fm_status status;
     for (size_t i = 0; i < sizeof simple / sizeof *simple; i++)
         if (is(v, simple[i].type)) return add_norm(r, simple[i].kind, &n);
     if (is(v, "Prepend"))
-        return (status = add_norm(r, TK_PREPEND, &n)) ? status : text(r, v, "prepend", &n->text, &n->n_text);
+        return (status = add_norm(r, TK_PREPEND, &n)) ? status
+                                                      : text(r, v, "prepend", &n->text, &n->n_text);
     if (is(v, "Strip")) {
         if ((status = add_norm(r, TK_STRIP, &n))) return status;
         n->left = flag(v, "strip_left", true);
@@ -156,11 +172,13 @@ static fm_status normalizer(reader *r, const json_t *v)
     return is(v, "BertNormalizer") ? bert_normalizer(r, v) : unknown(r, v);
 }
 
-/* --- pre-tokenizers ------------------------------------------------------------------------------------ */
+/* --- pre-tokenizers
+ * ------------------------------------------------------------------------------------ */
 
 static fm_status behavior(reader *r, const json_t *v, tk_behavior *out)
 {
-    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous"};
     const char *name = json_string_value(json_object_get(v, "behavior"));
     if (!name && is(v, "Punctuation")) return *out = TK_ISOLATED, FM_OK;
     for (int i = 0; name && i < 5; i++)
@@ -200,9 +218,16 @@ static fm_status metaspace(reader *r, const json_t *v, tk_pre *p)
 
 static fm_status pre_tokenizer(reader *r, const json_t *v)
 {
-    static const struct { const char *type; tk_pre_kind kind; } simple[] = {
-        {"Digits", TK_DIGITS}, {"Whitespace", TK_WHITESPACE}, {"WhitespaceSplit", TK_WHITESPACE_SPLIT},
-        {"Punctuation", TK_PUNCTUATION}, {"BertPreTokenizer", TK_BERT_PUNCTUATION}, {"ByteLevel", TK_BYTES},
+    static const struct {
+        const char *type;
+        tk_pre_kind kind;
+    } simple[] = {
+        {"Digits", TK_DIGITS},
+        {"Whitespace", TK_WHITESPACE},
+        {"WhitespaceSplit", TK_WHITESPACE_SPLIT},
+        {"Punctuation", TK_PUNCTUATION},
+        {"BertPreTokenizer", TK_BERT_PUNCTUATION},
+        {"ByteLevel", TK_BYTES},
     };
     fm_status status = full(r, r->t->n_pres);
     if (status) return status;
@@ -230,7 +255,8 @@ static fm_status pre_tokenizer(reader *r, const json_t *v)
     return status ? status : pattern(r, v, &p->text, &p->n_text, &p->regex, &p->matcher);
 }
 
-/* --- decoders ---------------------------------------------------------------------------------------------- */
+/* --- decoders
+ * ---------------------------------------------------------------------------------------------- */
 
 static fm_status strip_decoder(reader *r, const json_t *v, tk_dec *d)
 {
@@ -289,7 +315,8 @@ fm_status tk_read_steps(tx_tokenizer *t, const tk_sections *s, const char *path,
     return status;
 }
 
-/* --- post-processors ------------------------------------------------------------------------------------------ */
+/* --- post-processors
+ * ------------------------------------------------------------------------------------------ */
 
 static bool append(int32_t **list, size_t *n, int32_t id)
 {
@@ -310,17 +337,19 @@ static bool wrap(tx_tokenizer *t, const tx_ids *before, const tx_ids *after)
         memmove(t->before + i + 1, t->before + i, (t->n_before - 1 - i) * sizeof *t->before);
         t->before[i] = before->data[i];
     }
-    for (size_t i = 0; ok && i < after->length; i++) ok = append(&t->after, &t->n_after, after->data[i]);
+    for (size_t i = 0; ok && i < after->length; i++)
+        ok = append(&t->after, &t->n_after, after->data[i]);
     return ok;
 }
 
 /* One piece of a template: the ids of a special token, or the text itself. */
-static fm_status template_piece(reader *r, const json_t *v, const json_t *piece, tx_ids *before, tx_ids *after,
-                                bool *seen)
+static fm_status template_piece(reader *r, const json_t *v, const json_t *piece, tx_ids *before,
+                                tx_ids *after, bool *seen)
 {
     const json_t *special = json_object_get(piece, "SpecialToken");
     if (!special) {
-        if (!json_object_get(piece, "Sequence") || *seen) return wrong(r, "TemplateProcessing", "single");
+        if (!json_object_get(piece, "Sequence") || *seen)
+            return wrong(r, "TemplateProcessing", "single");
         return *seen = true, FM_OK;
     }
     const char *name = json_string_value(json_object_get(special, "id"));
@@ -375,12 +404,13 @@ static fm_status post_processor(reader *r, const json_t *v)
     return status;
 }
 
-/* --- added tokens ------------------------------------------------------------------------------------------- */
+/* --- added tokens
+ * ------------------------------------------------------------------------------------------- */
 
-/* Put the token into the table, or mark the model's own token of that text. An id is the model's, else the
- * next free one; as in the reference, what the file says it should be does not count. */
-static fm_status place(reader *r, const char *s, size_t n, size_t n_model, int32_t *highest, bool special,
-                       int32_t *id)
+/* Put the token into the table, or mark the model's own token of that text. An id is the model's,
+ * else the next free one; as in the reference, what the file says it should be does not count. */
+static fm_status place(reader *r, const char *s, size_t n, size_t n_model, int32_t *highest,
+                       bool special, int32_t *id)
 {
     tk_vocab *v = &r->t->vocab;
     *id = tx_token_id(r->t, s, n);
@@ -390,8 +420,9 @@ static fm_status place(reader *r, const char *s, size_t n, size_t n_model, int32
         while ((size_t)*id < v->n && v->tokens[*id].flags & TK_PRESENT) ++*id;
         bool is_raw = r->t->raw && tk_unmap(s, n, &raw) && raw.length;
         fm_status status = raw.failed ? nomem(r)
-                                      : tk_vocab_add(v, (uint32_t)*id, is_raw ? raw.data : s, is_raw ? raw.length : n,
-                                                     is_raw ? TK_RAW : 0, r->path, r->err);
+                                      : tk_vocab_add(v, (uint32_t)*id, is_raw ? raw.data : s,
+                                                     is_raw ? raw.length : n, is_raw ? TK_RAW : 0,
+                                                     r->path, r->err);
         bs_buf_free(&raw);
         if (status) return status;
     }
@@ -400,7 +431,23 @@ static fm_status place(reader *r, const char *s, size_t n, size_t n_model, int32
     return FM_OK;
 }
 
-static fm_status added_token(reader *r, const json_t *v, size_t n_model, int32_t *highest)
+/* The id of added token i: from the cache, or placed now. */
+static fm_status find_id(reader *r, size_t i, const char *s, size_t n, size_t n_model,
+                         int32_t *highest, bool special, int32_t *id)
+{
+    tx_tokenizer *t = r->t;
+    if (!t->block) {
+        fm_status status = place(r, s, n, n_model, highest, special, id);
+        if (!status) t->placed[i] = *id;
+        return status;
+    }
+    *id = t->placed[i];
+    bool known = *id >= 0 && (size_t)*id < t->vocab.n && t->vocab.tokens[*id].flags & TK_ADDED;
+    return known ? FM_OK : fm_fail(r->err, FM_E_STALE, "%s: wrong ids", r->path);
+}
+
+static fm_status added_token(reader *r, size_t at, const json_t *v, size_t n_model,
+                             int32_t *highest)
 {
     const json_t *content = json_object_get(v, "content");
     if (!json_is_string(content)) return wrong(r, "token", "content");
@@ -408,12 +455,18 @@ static fm_status added_token(reader *r, const json_t *v, size_t n_model, int32_t
     size_t n = json_string_length(content);
     if (!n) return FM_OK;
     bool special = flag(v, "special", false);
-    tk_added a = {.special = special, .n = n, .lstrip = flag(v, "lstrip", false), .rstrip = flag(v, "rstrip", false),
-                  .single_word = flag(v, "single_word", false), .normalized = flag(v, "normalized", !special)};
-    fm_status status = place(r, s, n, n_model, highest, special, &a.id);
+    tk_added a = {.special = special,
+                  .n = n,
+                  .lstrip = flag(v, "lstrip", false),
+                  .rstrip = flag(v, "rstrip", false),
+                  .single_word = flag(v, "single_word", false),
+                  .normalized = flag(v, "normalized", !special)};
+    fm_status status = find_id(r, at, s, n, n_model, highest, special, &a.id);
     if (status) return status;
-    tk_added *to = NULL;
-    for (size_t i = 0; !to && i < r->t->n_added; i++)
+    tk_added *to = NULL; /* an earlier one of the same id is replaced */
+    bool repeated = r->seen[a.id >> 3] & 1 << (a.id & 7);
+    r->seen[a.id >> 3] |= (uint8_t)(1 << (a.id & 7));
+    for (size_t i = 0; repeated && !to && i < r->t->n_added; i++)
         if (r->t->added[i].id == a.id) to = &r->t->added[i];
     if (to) bs_free(to->text);
     else to = &r->t->added[r->t->n_added++];
@@ -451,13 +504,15 @@ static fm_status build_tries(reader *r)
 {
     tx_tokenizer *t = r->t;
     fm_status status = FM_OK;
-    for (int special = 1; special >= 0; special--) { /* special tokens come first: of equal texts they win */
+    for (int special = 1; special >= 0;
+         special--) { /* special tokens come first: of equal texts they win */
         for (size_t i = 0; !status && i < t->n_added; i++) {
             tk_added *a = &t->added[i];
             if (a->special != (bool)special) continue;
             if (a->normalized && t->n_norms) status = normalise_token(r, a);
             if (a->normalized && special) t->special_normalized = true;
-            if (!status && !tk_trie_add(a->normalized ? &t->normalized : &t->plain, a->text, a->n, (int32_t)i))
+            if (!status &&
+                !tk_trie_add(a->normalized ? &t->normalized : &t->plain, a->text, a->n, (int32_t)i))
                 status = nomem(r);
         }
     }
@@ -481,11 +536,20 @@ fm_status tk_read_added(tx_tokenizer *t, const tk_sections *s, const char *path,
     if (s->added_tokens && !json_is_array(s->added_tokens))
         return fm_fail(err, FM_E_FORMAT, "%s: added_tokens is not a list", path);
     t->added = bs_calloc(json_array_size(s->added_tokens), sizeof *t->added);
-    if (!t->added) return nomem(&r);
+    if (!t->block) {
+        t->n_placed = json_array_size(s->added_tokens);
+        t->placed = bs_calloc(t->n_placed, sizeof *t->placed);
+    }
+    r.seen = bs_calloc(TK_MAX_IDS / 8, 1);
+    if (!t->added || !t->placed || !r.seen) {
+        bs_free(r.seen);
+        return nomem(&r);
+    }
     json_array_foreach(s->added_tokens, i, v)
     {
-        if (!status) status = added_token(&r, v, n_model, &highest);
+        if (!status) status = added_token(&r, i, v, n_model, &highest);
     }
+    bs_free(r.seen);
     if (!status) status = build_tries(&r);
     r.section = "post_processor";
     return status ? status : each(&r, s->post_processor, "processors", post_processor);

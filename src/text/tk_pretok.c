@@ -17,8 +17,8 @@ static fm_status pass_on(tk_work *w, int step, const char *s, size_t n)
     return step + 1 < w->t->n_pres ? tk_pre_tokenize(w, step + 1, s, n) : model_piece(w, s, n);
 }
 
-/* What to do with matches and the gaps between them. A span waits in `from..to` while a behaviour may
- * still join something to it. */
+/* What to do with matches and the gaps between them. A span waits in `from..to` while a behaviour
+ * may still join something to it. */
 typedef struct cutter {
     tk_work *w;
     const char *s;
@@ -93,7 +93,8 @@ static fm_status cut_by_pattern(tk_work *w, int step, const char *s, size_t n, t
         if (!status && end > start) status = stretch(&c, start, end, !invert);
         done = end;
         at = end > at || end > start ? end : at;
-        if (end == start) at = start < n ? start + (size_t)tx_utf8_size((unsigned char)s[start]) : n + 1;
+        if (end == start)
+            at = start < n ? start + (size_t)tx_utf8_size((unsigned char)s[start]) : n + 1;
     }
     if (!status && done < n) status = stretch(&c, done, n, invert);
     return status ? status : flush(&c);

@@ -1,8 +1,6 @@
-/* Patterns in tokenizer.json are written for Oniguruma with Ruby's syntax. They run on PCRE2, after a
- * translation of what differs:
- *   \s \S    White_Space (PCRE2's takes U+180E too)
- *   \w \W    letters, marks, decimal and letter numbers, connectors
- *   \h \H    a hexadecimal digit
+/* Patterns in tokenizer.json are written for Oniguruma with Ruby's syntax. They run on PCRE2, after
+ * a translation of what differs: \s \S    White_Space (PCRE2's takes U+180E too) \w \W    letters,
+ * marks, decimal and letter numbers, connectors \h \H    a hexadecimal digit
  *   (?m)     dot matches newline; ^ and $ are always line anchors
  *   x{n,m}+  a repeated repetition, not a possessive one
  *   [a[bc]]  nested sets, and [a&&[^b]] intersections */
@@ -13,12 +11,17 @@
 #include <pcre2.h>
 #include <string.h>
 
-#define SPACES "\\t-\\r\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SPACES                                                                                     \
+    "\\t-\\r\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}" \
+    "\\x{3000}"
 #define NOT_SPACES                                                                                 \
-    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"       \
-    "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
+    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{"     \
+    "1fff}"                                                                                        \
+    "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{"   \
+    "10ffff}"
 #define WORDS                                                                                      \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}"     \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{"     \
+    "1f169}"                                                                                       \
     "\\x{1f170}-\\x{1f189}"
 
 enum { MAX_NESTING = 32, MAX_PATTERN = 1 << 16 };
@@ -58,7 +61,8 @@ static void escape(translator *t, bool in_set)
         put(t, negated);
         put(t, "]");
     } else if (c == 'S') put(t, NOT_SPACES);
-    else if (c == 'W' || c == 'H' || !c) t->ok = false; /* [\W] has no short form, and nobody uses it */
+    else if (c == 'W' || c == 'H' || !c)
+        t->ok = false; /* [\W] has no short form, and nobody uses it */
     else {
         bs_buf_append(t->out, t->p - 2, 2);
         bool braces = (c == 'p' || c == 'P' || c == 'x' || c == 'u' || c == 'k' || c == 'g') &&
@@ -135,7 +139,8 @@ static void set_body(translator *t, int depth)
 static void braces(translator *t)
 {
     const char *close = memchr(t->p, '}', (size_t)(t->end - t->p));
-    bool interval = close && close > t->p + 1 && strspn(t->p + 1, "0123456789,") == (size_t)(close - t->p - 1);
+    bool interval =
+        close && close > t->p + 1 && strspn(t->p + 1, "0123456789,") == (size_t)(close - t->p - 1);
     if (!interval) {
         put(t, "\\{");
         t->p++;
@@ -193,7 +198,10 @@ bool tk_regex_translate(const char *pattern, size_t n, bs_buf *out)
             bs_buf_putc(out, *t.p++);
             break;
         case '{': braces(&t); break;
-        case '*': case '+': case '?': case '|': bs_buf_putc(out, *t.p++); break;
+        case '*':
+        case '+':
+        case '?':
+        case '|': bs_buf_putc(out, *t.p++); break;
         default:
             t.atom = out->length;
             do bs_buf_putc(out, *t.p++);
@@ -225,8 +233,8 @@ fm_status tk_regex_compile(const char *pattern, size_t n, tk_regex **out, fm_err
         PCRE2_UCHAR why[120] = "it uses what Oniguruma alone knows";
         if (ok) pcre2_get_error_message(code, why, sizeof why);
         bs_free(r);
-        return fm_fail(err, FM_E_UNSUPPORTED, "the pattern %.*s: %s", (int)(n < 200 ? n : 200), pattern,
-                       (const char *)why);
+        return fm_fail(err, FM_E_UNSUPPORTED, "the pattern %.*s: %s", (int)(n < 200 ? n : 200),
+                       pattern, (const char *)why);
     }
     r->jit = !pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE);
     *out = r;
@@ -251,16 +259,18 @@ static bool make_state(const tk_regex *r, tk_regex_state *state)
     return true;
 }
 
-fm_status tk_regex_find(const tk_regex *r, tk_regex_state *state, const char *s, size_t n, size_t at,
-                        bool *found, size_t *start, size_t *end, fm_error *err)
+fm_status tk_regex_find(const tk_regex *r, tk_regex_state *state, const char *s, size_t n,
+                        size_t at, bool *found, size_t *start, size_t *end, fm_error *err)
 {
     if (!state->match && !make_state(r, state)) return fm_fail_nomem(err, "matching a pattern");
-    int rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, state->match, state->context);
+    int rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, state->match,
+                         state->context);
     *found = rc >= 0;
     if (rc == PCRE2_ERROR_NOMATCH) return FM_OK;
     if (rc < 0)
-        return fm_fail(err, rc == PCRE2_ERROR_NOMEMORY ? FM_E_NOMEM : FM_E_LIMIT,
-                       "the tokenizer's pattern takes too long or too deep on this text (PCRE2 error %d)", rc);
+        return fm_fail(
+            err, rc == PCRE2_ERROR_NOMEMORY ? FM_E_NOMEM : FM_E_LIMIT,
+            "the tokenizer's pattern takes too long or too deep on this text (PCRE2 error %d)", rc);
     const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(state->match);
     *start = ends[0];
     *end = ends[1];

@@ -111,9 +111,10 @@ bool tk_match_gpt2(const char *s, size_t n, size_t at, size_t *start, size_t *en
 }
 
 /* The Qwen and Llama 3 family:
- * (?i:'s|...)|[^\r\n\p{L}\p{N}]?LETTER+|\p{N}{1,digits}| ?[^\s LETTER \p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
- * where LETTER is \p{L}, or [\p{L}\p{M}]. */
-static inline bool match_letters(text t, size_t at, int digits, uint8_t letter, size_t *start, size_t *end)
+ * (?i:'s|...)|[^\r\n\p{L}\p{N}]?LETTER+|\p{N}{1,digits}| ?[^\s LETTER
+ * \p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ where LETTER is \p{L}, or [\p{L}\p{M}]. */
+static inline bool match_letters(text t, size_t at, int digits, uint8_t letter, size_t *start,
+                                 size_t *end)
 {
     if (at >= t.n) return false;
     *start = at;
@@ -184,8 +185,8 @@ static size_t up_only(text t, size_t at)
     return i > at ? i : 0;
 }
 
-/* [^\r\n\p{L}\p{N}]?UP*LOW+(?i:'s|..)?|[^\r\n\p{L}\p{N}]?UP+LOW*(?i:'s|..)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|
- * \s*[\r\n]+|\s+(?!\S)|\s+ */
+/* [^\r\n\p{L}\p{N}]?UP*LOW+(?i:'s|..)?|[^\r\n\p{L}\p{N}]?UP+LOW*(?i:'s|..)?|\p{N}{1,3}|
+ * ?[^\s\p{L}\p{N}]+[\r\n/]*| \s*[\r\n]+|\s+(?!\S)|\s+ */
 static bool match_o200k(const char *s, size_t n, size_t at, size_t *start, size_t *end)
 {
     text t = {s, n};
@@ -252,8 +253,8 @@ static bool match_cjk(const char *s, size_t n, size_t at, size_t *start, size_t 
     return inside;
 }
 
-/* [ASCII punctuation][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
- * at `at` only: 0 when nothing matches there. */
+/* [ASCII punctuation][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|
+ * ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ at `at` only: 0 when nothing matches there. */
 static size_t deepseek_at(text t, size_t at)
 {
     size_t next, after;
@@ -264,7 +265,8 @@ static size_t deepseek_at(text t, size_t at)
         while (e < t.n && ((t.s[e] | 32) >= 'a' && (t.s[e] | 32) <= 'z')) e++;
         if (e > at + 1) return e;
     }
-    if (!(c & (TX_L | TX_P | TX_S)) && !newline(t.s[at]) && class_at(t, next, &after) & (TX_L | TX_M))
+    if (!(c & (TX_L | TX_P | TX_S)) && !newline(t.s[at]) &&
+        class_at(t, next, &after) & (TX_L | TX_M))
         return run_of(t, after, TX_L | TX_M);
     if (c & (TX_L | TX_M)) return run_of(t, next, TX_L | TX_M);
     size_t first = b == ' ' ? at + 1 : at;
@@ -283,7 +285,8 @@ static bool match_deepseek(const char *s, size_t n, size_t at, size_t *start, si
     return false;
 }
 
-/* --- recognition ------------------------------------------------------------------------------------ */
+/* --- recognition
+ * ------------------------------------------------------------------------------------ */
 
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define TAIL "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -295,18 +298,22 @@ static const struct {
     const char *pattern;
     tk_matcher *matcher;
 } known[] = {
-    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", tk_match_gpt2},
-    {CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL, match_qwen2},
+    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+     tk_match_gpt2},
+    {CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL,
+     match_qwen2},
     {CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL,
      match_llama3},
-    {CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" TAIL,
+    {CONTRACTIONS
+     "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" TAIL,
      match_qwen35},
     {O200K_LEAD O200K_UP "*" O200K_LOW "+" CONTRACTIONS "?|" O200K_LEAD O200K_UP "+" O200K_LOW
-                "*" CONTRACTIONS "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL,
+                         "*" CONTRACTIONS "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL,
      match_o200k},
     {"\\p{N}{1,3}", match_three_digits},
     {"[一-龥\xE3\x81\x80-ゟ゠-ヿ]+", match_cjk},
-    {"[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    {"[!\"#$%&'()*+,\\-./"
+     ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
      "| ?[\\p{P}\\p{S}]+[\\r\\n]*" TAIL,
      match_deepseek},
 };

@@ -1,5 +1,5 @@
-/* Unigram: the most probable cut of a piece into tokens. best[i] is the best way to write the first i
- * bytes; a character that no token starts with costs the unknown score. Sums are doubles, in the
+/* Unigram: the most probable cut of a piece into tokens. best[i] is the best way to write the first
+ * i bytes; a character that no token starts with costs the unknown score. Sums are doubles, in the
  * reference's order, and the first of equals stays. */
 #include "base/mem.h"
 #include "text/tk.h"
@@ -52,10 +52,12 @@ static fm_status put_unknown(tk_work *w, const char *s, size_t n)
     bool all = u->byte_fallback;
     for (size_t i = 0; all && i < n; i++) all = u->fallback[(uint8_t)s[i]] >= 0;
     for (size_t i = 0; all && i < n; i++)
-        if (!tx_ids_push(w->out, u->fallback[(uint8_t)s[i]])) return fm_fail_nomem(w->err, "encoding a text");
+        if (!tx_ids_push(w->out, u->fallback[(uint8_t)s[i]]))
+            return fm_fail_nomem(w->err, "encoding a text");
     if (all) return FM_OK;
     if (u->unk < 0)
-        return fm_fail(w->err, FM_E_FORMAT, "the text has a character that this Unigram model "
+        return fm_fail(w->err, FM_E_FORMAT,
+                       "the text has a character that this Unigram model "
                        "does not know, and the tokenizer has no unk_id");
     return tx_ids_push(w->out, u->unk) ? FM_OK : fm_fail_nomem(w->err, "encoding a text");
 }

@@ -33,7 +33,8 @@ uint64_t tk_hash(const char *s, size_t n)
     uint64_t x = 0, y = 0;
     if (n >= 8) x = load(s, 8), y = load(s + n - 8, 8);
     else if (n >= 4) x = load(s, 4), y = load(s + n - 4, 4);
-    else if (n) x = (uint64_t)(uint8_t)s[0] << 16 | (uint64_t)(uint8_t)s[n / 2] << 8 | (uint8_t)s[n - 1];
+    else if (n)
+        x = (uint64_t)(uint8_t)s[0] << 16 | (uint64_t)(uint8_t)s[n / 2] << 8 | (uint8_t)s[n - 1];
     return mix(x ^ h, y ^ 0xA0761D6478BD642Fu);
 }
 
@@ -41,7 +42,8 @@ fm_status tk_vocab_add(tk_vocab *v, uint32_t id, const char *text, size_t n, uin
                        const char *path, fm_error *err)
 {
     if (id >= TK_MAX_IDS - 1)
-        return fm_fail(err, FM_E_LIMIT, "%s: token id %u, the limit is %d", path, id, TK_MAX_IDS - 2);
+        return fm_fail(err, FM_E_LIMIT, "%s: token id %u, the limit is %d", path, id,
+                       TK_MAX_IDS - 2);
     if (n > (1u << 30) || v->pool.length > (1u << 30))
         return fm_fail(err, FM_E_LIMIT, "%s: more than 1 GiB of tokens", path);
     if (id >= v->capacity) {
@@ -67,6 +69,13 @@ static bool same(const tk_vocab *v, uint32_t id, const char *s, size_t n, bool r
     const tk_token *token = &v->tokens[id];
     return token->length == n && !(token->flags & TK_RAW) == !raw &&
            !memcmp(v->pool.data + token->offset, s, n);
+}
+
+bool tk_vocab_is(const tk_vocab *v, int32_t id, const char *s, size_t n)
+{
+    if (id < 0 || (size_t)id >= v->n) return false;
+    const uint32_t wanted = TK_MODEL | TK_RAW;
+    return (v->tokens[id].flags & wanted) == wanted && same(v, (uint32_t)id, s, n, true);
 }
 
 /* Slot: the hash's high half, then id + 1. */

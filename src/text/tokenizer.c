@@ -40,16 +40,8 @@ fm_status tx_tokenizer_open(const char *path, tx_tokenizer **out, fm_error *err)
     return FM_OK;
 }
 
-void tx_tokenizer_free(tx_tokenizer *t)
+static void free_steps(tx_tokenizer *t)
 {
-    if (!t) return;
-    tk_vocab_free(&t->vocab);
-    bs_free(t->bpe.slots);
-    bs_free(t->bpe.result);
-    bs_free(t->bpe.prefix);
-    bs_free(t->bpe.suffix);
-    bs_free((void *)t->bpe.whole);
-    bs_free(t->unigram.scores);
     for (int i = 0; i < t->n_norms; i++) {
         bs_free(t->norms[i].text);
         bs_free(t->norms[i].find);
@@ -64,12 +56,36 @@ void tx_tokenizer_free(tx_tokenizer *t)
         bs_free(t->decs[i].find);
         tk_regex_free(t->decs[i].regex);
     }
+}
+
+void tk_clear(tx_tokenizer *t)
+{
+    if (t->block) { /* the tables lie in it */
+        bs_pages_free(t->block, t->block_bytes);
+    } else {
+        tk_vocab_free(&t->vocab);
+        bs_free(t->bpe.slots);
+        bs_free(t->bpe.result);
+        bs_free(t->placed);
+    }
+    bs_free(t->bpe.prefix);
+    bs_free(t->bpe.suffix);
+    bs_free((void *)t->bpe.whole);
+    bs_free(t->unigram.scores);
+    free_steps(t);
     for (size_t i = 0; i < t->n_added; i++) bs_free(t->added[i].text);
     bs_free(t->added);
     tk_trie_free(&t->plain);
     tk_trie_free(&t->normalized);
     bs_free(t->before);
     bs_free(t->after);
+    memset(t, 0, sizeof *t);
+}
+
+void tx_tokenizer_free(tx_tokenizer *t)
+{
+    if (!t) return;
+    tk_clear(t);
     bs_free(t);
 }
 
@@ -91,7 +107,8 @@ bool tx_token_text(const tx_tokenizer *t, int32_t id, bs_buf *out)
     if (!token) return false;
     const char *s = t->vocab.pool.data + token->offset;
     if (!(token->flags & TK_RAW)) return bs_buf_append(out, s, token->length);
-    for (uint32_t i = 0; i < token->length; i++) tx_utf8_append(out, tx_byte_to_char((uint8_t)s[i]));
+    for (uint32_t i = 0; i < token->length; i++)
+        tx_utf8_append(out, tx_byte_to_char((uint8_t)s[i]));
     return !out->failed;
 }
 
@@ -100,7 +117,9 @@ static bool underline_is_space(const tx_tokenizer *t)
 {
     for (int i = 0; i < t->n_decs; i++) {
         const tk_dec *d = &t->decs[i];
-        const char *from = d->kind == TK_DEC_METASPACE ? d->text : d->kind == TK_DEC_REPLACE ? d->find : NULL;
+        const char *from = d->kind == TK_DEC_METASPACE ? d->text
+                           : d->kind == TK_DEC_REPLACE ? d->find
+                                                       : NULL;
         if (from && !strcmp(from, "\xE2\x96\x81")) return true;
     }
     return false;
@@ -124,20 +143,25 @@ bool tx_token_bytes(const tx_tokenizer *t, int32_t id, bs_buf *out)
     return !out->failed;
 }
 
-int32_t tx_token_id(const tx_tokenizer *t, const char *text, size_t n)
+int32_t tk_model_id(const tx_tokenizer *t, const char *text, size_t n)
 {
-    for (size_t i = 0; i < t->n_added; i++) {
-        const tk_token *token = &t->vocab.tokens[t->added[i].id];
-        if (token->length == n && !memcmp(t->vocab.pool.data + token->offset, text, n) &&
-            !(token->flags & TK_RAW && !t->raw))
-            return t->added[i].id;
-    }
     bs_buf raw = {0};
     int32_t id = -1;
     if (t->raw && tk_unmap(text, n, &raw) && raw.length)
         id = tk_vocab_find(&t->vocab, raw.data, raw.length, true);
     bs_buf_free(&raw);
     return id >= 0 ? id : tk_vocab_find(&t->vocab, text, n, false);
+}
+
+int32_t tx_token_id(const tx_tokenizer *t, const char *text, size_t n)
+{
+    int32_t id = tk_model_id(t, text, n);
+    for (size_t i = 0; id < 0 && i < t->n_added; i++) {
+        const tk_token *token = &t->vocab.tokens[t->added[i].id];
+        if (token->flags & TK_MODEL || token->length != n) continue;
+        if (!memcmp(t->vocab.pool.data + token->offset, text, n)) id = t->added[i].id;
+    }
+    return id;
 }
 
 bool tx_token_is_special(const tx_tokenizer *t, int32_t id)

@@ -40,11 +40,12 @@ size_t tx_vocab_size(const tx_tokenizer *t);
 /* The token's text as it stands in the file ("Ġthe", "<0x0A>"); false: no token has this id. */
 bool tx_token_text(const tx_tokenizer *t, int32_t id, bs_buf *out);
 
-/* The bytes that the token adds to a text (" the", "\n"): what a stop string or grammar has to match.
- * They may be part of a UTF-8 character. Appends nothing and returns false for an unknown id. */
+/* The bytes that the token adds to a text (" the", "\n"): what a stop string or grammar has to
+ * match. They may be part of a UTF-8 character. Appends nothing and returns false for an unknown
+ * id. */
 bool tx_token_bytes(const tx_tokenizer *t, int32_t id, bs_buf *out);
 
-/* The id of exactly this token text, or -1. Added tokens come first. */
+/* The id of exactly this token text, or -1. */
 int32_t tx_token_id(const tx_tokenizer *t, const char *text, size_t n);
 
 /* Added token marked special: left out by decode's skip_special. */
@@ -80,15 +81,14 @@ typedef struct tx_control {
  * where all its bytes are markup. The segments' lengths must add up to n. */
 fm_status tx_encode_segments(const tx_tokenizer *t, const char *text, size_t n,
                              const tx_segment *segments, size_t n_segments,
-                             const tx_control *control, unsigned flags, tx_ids *out,
-                             fm_error *err);
+                             const tx_control *control, unsigned flags, tx_ids *out, fm_error *err);
 
 /* Append the text of ids to out. Ids that no token has are left out, as the reference does. */
 fm_status tx_decode(const tx_tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
                     bs_buf *out, fm_error *err);
 
-/* The streaming decoder: the concatenation of all that push and finish append equals tx_decode of all
- * ids. Only whole UTF-8 characters are appended; text that a later token could still change is
+/* The streaming decoder: the concatenation of all that push and finish append equals tx_decode of
+ * all ids. Only whole UTF-8 characters are appended; text that a later token could still change is
  * held back. One stream belongs to one thread; the tokenizer must outlive it. */
 typedef struct tx_stream tx_stream;
 

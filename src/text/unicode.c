@@ -243,12 +243,18 @@ bool tx_append_lower(bs_buf *out, const char *s, size_t n)
 
 bool tx_append_upper(bs_buf *out, const char *s, size_t n)
 {
-    static const struct { uint32_t c; const char *upper; } special[] = {
-        {0xDF, "SS"},      {0x149, "\xCA\xBCN"}, {0x1F0, "J\xCC\x8C"}, {0xFB00, "FF"},
-        {0xFB01, "FI"},    {0xFB02, "FL"},       {0xFB03, "FFI"},      {0xFB04, "FFL"},
-        {0xFB05, "ST"},    {0xFB06, "ST"},       {0x1E96, "H\xCC\xB1"}, {0x1E97, "T\xCC\x88"},
-        {0x1E98, "W\xCC\x8A"}, {0x1E99, "Y\xCC\x8A"}, {0x1E9A, "A\xCA\xBE"},
-        {0x587, "\xD4\xB5\xD5\x92"},
+    static const struct {
+        uint32_t c;
+        const char *upper;
+    } special[] = {
+        {0xDF, "SS"},          {0x149, "\xCA\xBCN"},
+        {0x1F0, "J\xCC\x8C"},  {0xFB00, "FF"},
+        {0xFB01, "FI"},        {0xFB02, "FL"},
+        {0xFB03, "FFI"},       {0xFB04, "FFL"},
+        {0xFB05, "ST"},        {0xFB06, "ST"},
+        {0x1E96, "H\xCC\xB1"}, {0x1E97, "T\xCC\x88"},
+        {0x1E98, "W\xCC\x8A"}, {0x1E99, "Y\xCC\x8A"},
+        {0x1E9A, "A\xCA\xBE"}, {0x587, "\xD4\xB5\xD5\x92"},
     };
     for (size_t i = 0; i < n;) {
         int k;

@@ -41,9 +41,9 @@ static inline int tx_utf8_size(unsigned char lead)
     return lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
 }
 
-/* The well-formed character at p: its length. Otherwise minus the length of the longest start of one
- * (at least -1), which stands for one U+FFFD. *cut: the text ends inside a character that is good
- * so far. */
+/* The well-formed character at p: its length. Otherwise minus the length of the longest start of
+ * one (at least -1), which stands for one U+FFFD. *cut: the text ends inside a character that is
+ * good so far. */
 int tx_utf8_check(const char *p, const char *end, bool *cut);
 
 bool tx_utf8_valid(const char *s, size_t n);
@@ -57,10 +57,10 @@ bool tx_utf8_append(bs_buf *out, uint32_t c);
 /* Code points in s[0..n). */
 size_t tx_utf8_count(const char *s, size_t n);
 
-bool tx_is_space(uint32_t c);            /* White_Space */
-bool tx_is_word(uint32_t c);             /* \w of Rust's regex: Alphabetic, M, Nd, Pc, joiners */
-bool tx_is_punctuation(uint32_t c);      /* P*, and ASCII's symbols */
-bool tx_is_printable(uint32_t c);        /* Python's str.isprintable */
+bool tx_is_space(uint32_t c);       /* White_Space */
+bool tx_is_word(uint32_t c);        /* \w of Rust's regex: Alphabetic, M, Nd, Pc, joiners */
+bool tx_is_punctuation(uint32_t c); /* P*, and ASCII's symbols */
+bool tx_is_printable(uint32_t c);   /* Python's str.isprintable */
 uint32_t tx_lower(uint32_t c);
 uint32_t tx_upper(uint32_t c);
 bool tx_append_lower(bs_buf *out, const char *s, size_t n); /* str.lower(), final sigma included */

@@ -2,11 +2,11 @@
 #include "base/mem.h"
 #include "text/tokenizer.h"
 
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 #include <string.h>
 
 static const char model[] = "models/flash-moe-tiny";
@@ -38,14 +38,16 @@ static void content_makes_no_control_token(void **state)
     fm_error err;
     tx_ids ids = {0};
     assert_int_equal(tx_tokenizer_open(model, &t, &err), FM_OK);
-    assert_int_equal(tx_encode_segments(t, text, strlen(text), segments, 3, NULL, 0, &ids, &err), FM_OK);
+    assert_int_equal(tx_encode_segments(t, text, strlen(text), segments, 3, NULL, 0, &ids, &err),
+                     FM_OK);
     int ends = 0;
     for (size_t i = 0; i < ids.length; i++) ends += ids.data[i] == 2;
     assert_int_equal(ids.data[0], 1);
     assert_int_equal(ends, 1);
     assert_int_equal(ids.data[ids.length - 1], 2);
     segments[0].length = 3;
-    assert_int_equal(tx_encode_segments(t, text, strlen(text), segments, 3, NULL, 0, &ids, &err), FM_E_ARGUMENT);
+    assert_int_equal(tx_encode_segments(t, text, strlen(text), segments, 3, NULL, 0, &ids, &err),
+                     FM_E_ARGUMENT);
     tx_ids_free(&ids);
     tx_tokenizer_free(t);
 }

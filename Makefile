@@ -128,7 +128,8 @@ ARM_CC  ?= aarch64-linux-gnu-gcc
 ARM_RUN ?= qemu-aarch64
 ARM_SRC := $(wildcard src/base/*.c src/kernels/*.c)
 check-arm64: $(BUILD)/arm64/test_kernels $(BUILD)/arm64/test_kernels_isa
-	@for test in $^; do echo "$$test"; $(ARM_RUN) $$test || exit 1; done
+	@for test in $^; do for cpu in max cortex-a57; do \
+	    echo "$$test ($$cpu)"; $(ARM_RUN) -cpu $$cpu $$test || exit 1; done; done
 
 $(BUILD)/arm64/%: tests/unit/%.c $(ARM_SRC) $(wildcard src/base/*.h src/kernels/*.h tests/unit/*.h)
 	@mkdir -p $(@D)

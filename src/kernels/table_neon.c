@@ -6,6 +6,13 @@
 
 #include "kernels/lanes_neon.h"
 
+#if defined(__linux__)
+#include <sys/auxv.h>
+#ifndef HWCAP_ASIMDDP
+#define HWCAP_ASIMDDP (1 << 20)
+#endif
+#endif
+
 #include "kernels/body_math.h"
 #include "kernels/body_vector.h"
 
@@ -14,11 +21,11 @@
 
 enum { TILE_TOKENS = 4 };
 
-#include "kernels/dequant_portable.h"
+#include "kernels/dequant_neon.h"
 
 #include "kernels/body_matmul.h"
 
-#include "kernels/body_integer.h"
+#include "kernels/integer_neon.h"
 
 #define KN_THIS_TABLE kn_table_neon
 #include "kernels/body_table.h"

@@ -128,6 +128,8 @@ class Model:
         self.config = {**whole, **whole.get("text_config", {})}
         self.kind = RENAMED.get(self.config["model_type"], self.config["model_type"])
         self.routing = routing
+        for name in ("floats", "matrix", "blocks", "expert"):  # each weight is decoded once
+            setattr(self, name, functools.lru_cache(maxsize=None)(getattr(self, name)))
         embeds = [n for n in self.tensors if n.endswith((".embed_tokens.weight", ".word_embeddings.weight"))]
         self.root = embeds[0].rsplit(".", 2)[0] + "."
         self.embedding = embeds[0][:-len(".weight")]
@@ -147,14 +149,12 @@ class Model:
 
     # weights
 
-    @functools.lru_cache(maxsize=None)
     def floats(self, name):
         return checkpoint.value(self.tensors[name])
 
     def norm_weight(self, name):
         return self.floats(name) + (1 if self.raw_norms and not name.endswith("linear_attn.norm.weight") else 0)
 
-    @functools.lru_cache(maxsize=None)
     def matrix(self, module, cols):
         t = self.tensors
         w = t.get(module + ".weight") or t[module]
@@ -164,7 +164,6 @@ class Model:
             return checkpoint.dequantise_fp8_blocks(w, t[module + ".weight_scale_inv"])
         return checkpoint.value(w)
 
-    @functools.lru_cache(maxsize=None)
     def blocks(self, module):
         """mxfp4 as gpt-oss publishes it: [.., columns / 32, 16] bytes"""
         codes, scales = self.tensors[module + "_blocks"], self.tensors[module + "_scales"]
@@ -178,7 +177,6 @@ class Model:
     def has(self, module):
         return module + ".weight" in self.tensors
 
-    @functools.lru_cache(maxsize=None)
     def expert(self, moe, e, width):
         """gate, up [I, H] and down [H, I], wherever they are"""
         h, t = self.hidden, self.tensors

@@ -126,11 +126,7 @@ static fm_status check_part(const xp_source *source, int l, const xp_part *part,
                             __builtin_add_overflow(part->offset, skip, &skip)))
             return fm_fail(err, FM_E_FORMAT, "MoE layer %d: expert %d lies beyond 2^64", l, e);
         xp_range r = where(part, e);
-        if (r.file < 0)
-            return fm_fail(err, FM_E_NOT_FOUND,
-                           "the checkpoint holds no experts; name the packed store that does "
-                           "(--pack-dir)");
-        if (r.file >= source->n_files)
+        if (r.file < 0 || r.file >= source->n_files)
             return fm_fail(err, FM_E_FORMAT, "MoE layer %d: expert %d is in no known file", l, e);
         if (__builtin_add_overflow(r.offset, part->bytes, &end) || end > source->file_bytes[r.file])
             return fm_fail(err, FM_E_FORMAT,

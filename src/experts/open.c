@@ -198,8 +198,7 @@ static fm_status open_pack(xp_cache *c, fm_error *err) {
 
 fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache **out,
                   fm_error *err) {
-    /* a packed store is checked when it is opened, and the source may then be without files */
-    fm_status status = options->pack_dir ? FM_OK : xp_check_source(source, err);
+    fm_status status = xp_check_source(source, err);
     if (status) return status;
     xp_cache *c = bs_calloc(1, sizeof *c);
     if (!c) return fm_fail_nomem(err, "expert cache");

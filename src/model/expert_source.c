@@ -224,23 +224,6 @@ static fm_status map_each(mapper *x)
 
 /* --- choosing --------------------------------------------------------------------------------- */
 
-/* A checkpoint without a single expert is one whose experts lie in a packed store. Their Linear
- * biases are resident and always with the checkpoint. */
-static bool holds_experts(const md_model *m)
-{
-    static const char *const marks[] = {".switch_mlp.", ".experts.", "_moe.input_linear."};
-    size_t prefix = strlen(m->layout.prefix);
-    for (size_t i = 0; i < ts_count(m->store); i++) {
-        const char *name = ts_at(m->store, i)->name;
-        size_t n = strlen(name);
-        if (strncmp(name, m->layout.prefix, prefix) || (n > 4 && !strcmp(name + n - 4, "bias")))
-            continue;
-        for (size_t k = 0; k < sizeof marks / sizeof *marks; k++)
-            if (strstr(name + prefix, marks[k])) return true;
-    }
-    return false;
-}
-
 static fm_status map_layer(mapper *x)
 {
     const md_names *n = &x->m->config.names;
@@ -293,14 +276,8 @@ fm_status md_build_expert_source(md_model *m, fm_error *err)
     m->expert_layers = bs_calloc((size_t)m->info.n_moe_layers + 1, sizeof *m->expert_layers);
     if (!m->expert_layers) return fm_fail_nomem(err, "opening the model");
     m->source.layers = m->expert_layers;
-    bool packed_only = !holds_experts(m);
     for (int n = 0; n < c->n_layers && !status; n++) {
         if (!c->layer[n].moe) continue;
-        if (packed_only) {
-            int moe_layer = m->source.n_layers++;
-            md_planned_experts(c, &m->schema, m->json, moe_layer, &m->expert_layers[moe_layer]);
-            continue;
-        }
         mapper x = {.m = m, .layer = n, .err = err, .hidden = c->hidden};
         x.n_experts = c->n_experts;
         x.width = c->layer[n].expert_width;

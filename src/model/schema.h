@@ -113,7 +113,7 @@ const md_schema *md_schema_of(const md_model *model);
 kn_mat md_stored_format(const md_model *model, const md_spec *spec);
 
 /* The experts of MoE layer `moe_layer` as the config plans them: shapes and sizes of all parts, in
- * no file (-1); Linear biases are resident and no part of them. For a checkpoint whose experts lie in a packed store alone. */
+ * no file (-1). Linear biases are resident and no part of them. `synth --packed` writes by it. */
 void md_planned_experts(const md_arch *c, const md_schema *s, const json_t *config, int moe_layer,
                         xp_layer *out);
 

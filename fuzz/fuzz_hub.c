@@ -1,6 +1,5 @@
 /* What a hub says: header lines, names, a shard index. A name that is accepted must not lead out of
  * its folder. */
-#define _GNU_SOURCE
 #include "hub/http.h"
 #include "hub/index.h"
 #include "hub/names.h"

@@ -65,7 +65,7 @@ typedef struct display {
     bool terminal;
     bool drawn;
     int width;
-    double last_time, rate; /* bytes a second, smoothed over some seconds */
+    double first_time, last_time, rate; /* bytes a second, smoothed over some seconds */
     uint64_t last_received;
 } display;
 
@@ -75,13 +75,17 @@ static int terminal_width(void)
     return !ioctl(STDERR_FILENO, TIOCGWINSZ, &w) && w.ws_col > 20 ? w.ws_col : 80;
 }
 
+/* The mean since the first byte at first, then one that forgets within some seconds. */
 static void update_rate(display *d, uint64_t received)
 {
+    enum { MEMORY_S = 3 };
     double now = bs_now(), passed = now - d->last_time;
     if (passed < 0.05) return;
-    double rate = (double)(received - d->last_received) / passed;
-    double keep = d->rate > 0 ? exp(-passed / 3) : 0;
-    d->rate = d->last_time > 0 ? d->rate * keep + rate * (1 - keep) : 0;
+    if (!received) d->first_time = now;
+    double rate = (double)(received - d->last_received) / passed, keep = exp(-passed / MEMORY_S);
+    double all = now - d->first_time;
+    d->rate = all < MEMORY_S ? (all > 0 ? (double)received / all : 0)
+                             : d->rate * keep + rate * (1 - keep);
     d->last_time = now;
     d->last_received = received;
 }
@@ -121,10 +125,10 @@ static void show(void *arg, const hb_progress *p)
              cli_format_size(p->total_done).text, cli_format_size(p->total_size).text,
              p->total_size ? 100.0 * (double)p->total_done / (double)p->total_size : 100.0,
              cli_format_size((uint64_t)d->rate).text, eta);
-    /* Cursor rests at the end of the total; a file that is done leaves its line above. */
+    /* The cursor rests at the end of the total. The line of a file that is done stays: the next one
+     * is drawn over the total. */
     if (d->drawn) fputs("\r\033[A", stderr);
     fprintf(stderr, "\r\033[K%.*s\n\033[K%.*s", d->width - 1, file, d->width - 1, total);
-    if (p->phase == HB_DONE && p->index + 1 < p->n_files) fputc('\n', stderr);
     d->drawn = p->phase != HB_DONE;
     fflush(stderr);
 }
@@ -176,6 +180,6 @@ fm_status cli_download(const hb_config *c, hb_survey *s, bool yes, const char *c
     catch_interrupts(&before);
     status = hb_pull(c, s, HB_WANT_ALL, sink, &hooks, err);
     sigaction(SIGINT, &before, NULL);
-    if (d.drawn || d.last_time > 0) fputc('\n', stderr);
+    if (d.last_time > 0) fputc('\n', stderr);
     return status;
 }

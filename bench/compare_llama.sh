@@ -35,14 +35,14 @@ while [ $round -lt "$rounds" ]; do
         -t "$threads" --json "$@" 2>/dev/null)
     echo "{\"llama\":$theirs,\"flash_moe\":$ours}" | tee -a "$results" | "$python" -c '
 import json, sys
-r = json.load(sys.stdin); a = r["flash_moe"]["arms"][0]
+r = json.load(sys.stdin); a = r["flash_moe"]
 print("llama.cpp %.1f prompt %.2f decode; flash-moe %.1f prompt %.2f decode (tokens/s)" % (
     r["llama"]["pp"], r["llama"]["tg"], a["prefill_tok_s"], a["decode_tok_s"]["median"]))'
 done
 "$python" - "$results" <<'END'
 import json, statistics, sys
 rows = [json.loads(line) for line in open(sys.argv[1])]
-arm = lambda r: r["flash_moe"]["arms"][0]
+arm = lambda r: r["flash_moe"]
 for name, ours, theirs in (("prompt", lambda r: arm(r)["prefill_tok_s"], lambda r: r["llama"]["pp"]),
                            ("decode", lambda r: arm(r)["decode_tok_s"]["median"], lambda r: r["llama"]["tg"])):
     ratio = statistics.median(ours(r) / theirs(r) for r in rows)

@@ -104,9 +104,24 @@ static inline v16 load_scales(kn_format type, const char *p, int n)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-/* n <= 32 groups from group g of a row on. */
+/* 2^(byte - 127) of the first n bytes; 0 means 2^-127. */
+static inline v16 e8m0_scales(const uint8_t *p, int n)
+{
+    __m128i bytes = _mm_maskz_loadu_epi8(v_mask(n < 16 ? n : 16), p);
+    __m512i e = _mm512_cvtepu8_epi32(bytes);
+    __m512i bits = _mm512_slli_epi32(e, 23), least = _mm512_set1_epi32(0x00400000);
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, _mm512_testn_epi32_mask(e, e), least));
+}
+
+/* n <= 32 groups from group g of a row on. Whole vectors of results are stored. */
 static void row_scales(const kn_mat *m, int row, int g, int n, float *scale, float *bias)
 {
+    if (m->format == KN_MXFP4 || m->format == KN_MXFP8) {
+        const uint8_t *p = (const uint8_t *)m->scales + (size_t)row * m->scale_row_bytes + g;
+        for (int i = 0; i < n; i += 16) v_store(scale + i, e8m0_scales(p + i, n - i));
+        memset(bias, 0, (size_t)n * sizeof *bias);
+        return;
+    }
     if (m->format != KN_AFFINE) {
         for (int i = 0; i < n; i++) kn_group_scale(m, row, g + i, &scale[i], &bias[i]);
         return;

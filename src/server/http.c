@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { HEADER_LIMIT = 48 * 1024, PENDING_BODIES = 8 };
+enum { HEADER_LIMIT = 48 * 1024, PENDING_BODIES = 8, SWALLOWED = 8 };
 
 static const char csp[] =
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -212,10 +212,10 @@ static enum MHD_Result first_look(sv_request *r, const char *url, const char *me
         atomic_fetch_add(&s->n_refused, 1);
         return refuse(r, 401, "an API key is needed: Authorization: Bearer KEY%s", "");
     }
-    if (length > s->options->max_body)
+    if (length > s->options->max_body * SWALLOWED)
         return refuse(r, 413, "the request is larger than this server takes%s", "");
     if (s->draining) return refuse(r, 503, "the server is shutting down%s", "");
-    r->too_large = false;
+    r->too_large = length > s->options->max_body; /* read and dropped, so that it hears the answer */
     *go = true;
     return MHD_YES;
 }

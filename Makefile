@@ -123,6 +123,11 @@ check-tsan: deps
 	    echo "tsan  $$test" && build-tsan/tests/$$test || exit 1; \
 	done
 
+#: make check-clients  the npm packages that people use, and the page in chromium, against the server
+check-clients: $(PROG)
+	cd tests/server-npm && npm install --no-audit --no-fund --no-package-lock
+	tests/run $(BUILD) server_clients
+
 #: make check-arm64 the kernel tests, cross compiled, under qemu-user
 ARM_CC  ?= aarch64-linux-gnu-gcc
 ARM_RUN ?= qemu-aarch64

@@ -181,7 +181,9 @@ void en_take_snapshot(en_engine *e, en_slot *slot);
 void en_drop_snapshots(en_engine *e, en_history *h, int beyond);
 /* False: the memory cannot be had. keep: the conversation that it is for. */
 bool en_make_room(en_engine *e, en_history *keep, uint64_t bytes);
-int en_usable_prefix(const en_engine *e, const en_history *h, int common, const void **snapshot);
+/* live: the state stands at the history's end, so that all of it needs no snapshot. */
+int en_usable_prefix(const en_engine *e, const en_history *h, int common, bool live,
+                     const void **snapshot);
 
 /* settings.c */
 fm_status en_read_sampling(const char *dir, en_sampling *out, fm_error *err);

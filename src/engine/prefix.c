@@ -76,15 +76,13 @@ static found look_up(en_engine *e, const en_request *r) {
             en_slot *slot = &e->slots[i];
             if (!slot->user != !pass || slot->history.scope != r->scope) continue;
             int n = common_prefix(&slot->history, r);
-            n = en_usable_prefix(e, &slot->history, n, &snapshot);
+            n = en_usable_prefix(e, &slot->history, n, true, &snapshot);
             if (n > best.length) best = (found){n, snapshot, slot, NULL};
         }
     for (en_stored *s = e->stored; s; s = s->next) {
         if (s->history.scope != r->scope) continue;
-        /* The live state is gone: only a snapshot tells it. */
         int n = common_prefix(&s->history, r);
-        n = en_usable_prefix(e, &s->history, n, &snapshot);
-        if (e->snapshot_bytes && !snapshot) n = 0;
+        n = en_usable_prefix(e, &s->history, n, false, &snapshot);
         if (n > best.length) best = (found){n, snapshot, NULL, s};
     }
     if (best.length < EN_MIN_REUSE) best = (found){0};

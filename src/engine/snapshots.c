@@ -103,9 +103,10 @@ void en_take_snapshot(en_engine *e, en_slot *slot) {
     h->snapshot[h->n_snapshots++] = (en_snapshot){h->n, bytes};
 }
 
-int en_usable_prefix(const en_engine *e, const en_history *h, int common, const void **snapshot) {
+int en_usable_prefix(const en_engine *e, const en_history *h, int common, bool live,
+                     const void **snapshot) {
     *snapshot = NULL;
-    if (!e->snapshot_bytes || common == h->n) return common;
+    if (!e->snapshot_bytes || (live && common == h->n)) return common;
     for (int i = h->n_snapshots - 1; i >= 0; i--)
         if (h->snapshot[i].length <= common) {
             *snapshot = h->snapshot[i].bytes;

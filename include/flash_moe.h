@@ -90,7 +90,7 @@ typedef struct fm_options {
     const char *mode;    /* "exact" or "predictive": only what is in memory is used */
     const char *on_miss; /* "skip" (default) or "substitute" */
     const char *warmup;  /* "none" (default), "router", "full", "hybrid" */
-    int refresh;         /* swap missed experts in every so many tokens; 0: never */
+    int refresh;         /* swap missed experts in every so many tokens; 0: never, -1: by miss rate */
     bool hold;           /* hold an answer back until the set has settled, then begin it anew */
 
     /* Progress of loading; may be NULL. */

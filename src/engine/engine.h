@@ -79,7 +79,7 @@ typedef struct en_options {
 
     en_mode mode;
     en_on_miss on_miss;
-    int refresh; /* predictive: swaps between tokens every N tokens; 0: never */
+    int refresh; /* predictive: swaps every N tokens; 0: never; -1: by miss rate */
     en_warmup warmup;
     bool hold;             /* asynchronous warmup: discard tokens until coherent */
     const char *profile;   /* routing profile for pins and start-up */

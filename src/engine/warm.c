@@ -31,6 +31,9 @@ struct en_warm {
     int tokens_left; /* of the warmup at hand */
     int swap_passes; /* passes left of the incremental delta warmup */
     int since_refresh;
+    /* --refresh -1: what the seed's server decided from */
+    int tokens, no_swap_streak, low_streak;
+    double miss_rate;
 };
 
 fm_status en_warm_check(const en_options *o, fm_error *err)
@@ -326,6 +329,7 @@ static fm_status first_warmup(en_engine *e, en_choice *c, fm_error *err)
     en_warm *w = e->warm;
     fm_status status = FM_OK;
     w->warmed = true;
+    w->miss_rate = 1; /* the seed begins as if all had been missed */
     switch (e->options.warmup) {
     case EN_WARMUP_FULL: /* exact for a while; fixed when tokens_left is used up */
         w->tokens_left = WARM_TOKENS;
@@ -387,6 +391,21 @@ static fm_status swap_some_layers(en_engine *e, en_choice *c, fm_error *err)
     return let_go(e, c, err);
 }
 
+/* The seed's server: how often and how much follows from the last window's miss rate. */
+static fm_status refresh_by_policy(en_engine *e, fm_error *err)
+{
+    en_warm *w = e->warm;
+    en_refresh r = en_refresh_policy(++w->tokens, w->miss_rate, w->no_swap_streak, w->low_streak);
+    if (w->tokens % r.interval) return FM_OK;
+    xp_refresh_stats done;
+    fm_status status = xp_refresh(e->experts, SWAPS, r.layers, &done, err);
+    if (status) return status;
+    w->miss_rate = done.requests ? (double)done.misses / (double)done.requests : 0;
+    w->no_swap_streak = done.swaps ? 0 : w->no_swap_streak + 1;
+    w->low_streak = w->miss_rate <= 0.005 ? w->low_streak + 1 : 0;
+    return FM_OK;
+}
+
 static fm_status refresh_now(en_engine *e, int layers, fm_error *err)
 {
     e->warm->since_refresh = 0;
@@ -406,6 +425,7 @@ fm_status en_warm_step(en_engine *e, fm_error *err)
         if (e->options.warmup == EN_WARMUP_HYBRID) return refresh_now(e, ALL_LAYERS, err);
         return w->tokens_left ? FM_OK : fix(e, err);
     }
+    if (e->options.refresh < 0) return refresh_by_policy(e, err);
     if (!e->options.refresh || ++w->since_refresh < e->options.refresh) return FM_OK;
     return refresh_now(e, REFRESH_LAYERS, err);
 }

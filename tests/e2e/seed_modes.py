@@ -68,7 +68,7 @@ def check_predictive(exact, profile):
     assert full["mode"] == "predictive" and full["stats"]["dropped_mass"] == 0
     seen = []
     for more in (["--warmup", "router"], ["--warmup", "hybrid"], ["--warmup", "none"],
-                 ["--on-miss", "substitute"], ["--refresh", "4"],
+                 ["--on-miss", "substitute"], ["--refresh", "4"], ["--refresh", "-1"],
                  ["--profile", profile, "--pin-top-k", "4"], ["--warmup", "router", "--hold"]):
         got = run("--mode", "predictive", "--capacity", "12", *more)
         again = run("--mode", "predictive", "--capacity", "12", *more)

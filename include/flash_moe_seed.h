@@ -21,6 +21,7 @@
  *     enable_skip_fallback                           fm_options.on_miss = "skip" (works here)
  *     select_capacity                                fm_select_capacity
  *     compute_adaptive_allocations                   fm_allocate_slots
+ *     adaptive_capacity_upgrade                      fm_allocate_slots_by_seen; lending does it live
  *     generate, stream_generate, Session             flash_generate, fm_session_generate, fm_session
  *
  * All calls want a model on which no session is generating (FM_E_BUSY otherwise). They are errors on
@@ -64,10 +65,21 @@ fm_status fm_model_refresh(fm_model *model, int swaps_a_layer, int max_layers, f
  * expert: the seed's formula, 0..512. The planner's own choice (capacity -1) is the better one. */
 int fm_select_capacity(double base_gb, double working_gb, int moe_layers, double slot_mb);
 
+/* Its first version: for 0.53 of the machine's memory. */
+int fm_select_capacity_by_ram(double base_gb, double ram_gb, int moe_layers, double slot_mb);
+
+/* The 85 % guard: capacity, or the multiple of 8 that keeps active_gb and slots under 0.85 ram_gb. */
+int fm_guard_capacity(int capacity, double active_gb, double ram_gb, int moe_layers,
+                      double slot_mb);
+
 /* Divide `budget` slots over layers, at least `least` each, from use counts[layers][experts] as
  * fm_model_discover makes them; slots[layers] and miss_rate[layers] are filled. */
 fm_status fm_allocate_slots(const uint64_t *counts, int layers, int experts, int budget, int least,
                             int *slots, double *miss_rate, fm_error *err);
+
+/* The same from how many experts each layer has used: 1.3 x seen, scaled to the budget. */
+void fm_allocate_slots_by_seen(const int *seen, int layers, int experts, int budget, int least,
+                               int *slots);
 
 #ifdef __cplusplus
 }

@@ -88,3 +88,19 @@ fm_status fm_allocate_slots(const uint64_t *counts, int layers, int experts, int
 {
     return xp_allocate(counts, layers, experts, budget, least, slots, miss_rate, NULL, err);
 }
+
+int fm_select_capacity_by_ram(double base_gb, double ram_gb, int moe_layers, double slot_mb)
+{
+    return en_select_capacity_by_ram(base_gb, ram_gb, moe_layers, slot_mb);
+}
+
+int fm_guard_capacity(int capacity, double active_gb, double ram_gb, int moe_layers, double slot_mb)
+{
+    return en_guard_capacity(capacity, active_gb, ram_gb, moe_layers, slot_mb);
+}
+
+void fm_allocate_slots_by_seen(const int *seen, int layers, int experts, int budget, int least,
+                               int *slots)
+{
+    xp_allocate_by_seen(seen, layers, experts, budget, least, slots);
+}

@@ -129,6 +129,11 @@ static void options_are_checked(void **state)
     assert_true(statistics(m).dropped_mass > 0);
     fm_model_close(m);
     assert_int_equal(fm_select_capacity(1.4, 24, 48, 1.77), 184);
+    assert_int_equal(fm_select_capacity_by_ram(1.4, 34.36, 48, 1.69), 208);
+    assert_int_equal(fm_guard_capacity(360, 1.36, 34.36, 48, 1.69), 344);
+    int slots[2];
+    fm_allocate_slots_by_seen((const int[]){100, 300}, 2, 512, 400, 32, slots);
+    assert_true(slots[0] == 100 && slots[1] == 300);
 }
 
 int main(void)

@@ -46,10 +46,10 @@ static void project(const attention *a)
     const md_weights *w = &a->l->w;
     size_t wide = a->r->work_width;
     md_product p[] = {
-        {&w->mat[MD_Q], w->bias[MD_Q], a->q, wide},
-        {&w->mat[MD_Q_GATE], w->bias[MD_Q_GATE], a->gate, wide},
-        {&w->mat[MD_K], w->bias[MD_K], (float *)a->k, a->kv_stride},
-        {&w->mat[MD_V], w->bias[MD_V], (float *)a->v, a->kv_stride},
+        {&w->mat[MD_Q], w->bias[MD_Q], a->q, wide, false},
+        {&w->mat[MD_Q_GATE], w->bias[MD_Q_GATE], a->gate, wide, false},
+        {&w->mat[MD_K], w->bias[MD_K], (float *)a->k, a->kv_stride, false},
+        {&w->mat[MD_V], w->bias[MD_V], (float *)a->v, a->kv_stride, false},
     };
     md_products(a->r, a->r->h, (size_t)a->c->hidden, a->r->n, p, 4);
 }
@@ -134,6 +134,6 @@ void md_attention(md_run *r, int layer)
     project(&a);
     md_for_tokens(r, place_token, &a, r->n, 8 * (a.q_width + a.kv_width));
     bs_pool_run(r->pool, attend, &a, r->n * a.n_kv);
-    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, (size_t)a.c->hidden};
+    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, (size_t)a.c->hidden, false};
     md_products(r, a.out, r->work_width, r->n, &o, 1);
 }

@@ -9,6 +9,10 @@
 
 enum { CHANNELS_A_TASK = 256 };
 
+/* Keys and outputs of a head are divided by their norm, which makes much of rounding where they are
+ * near zero: short ones often are, so their products are exact. */
+enum { SHORT_HEAD = 64 };
+
 /* --- convolution ------------------------------------------------------------------------------ */
 
 typedef struct convolution {
@@ -120,15 +124,16 @@ void md_deltanet(md_run *r, int layer)
     deltanet d = make(r, layer);
     const md_weights *w = &d.l->w;
     size_t wide = r->work_width, hidden = (size_t)d.c->hidden;
+    bool exact = d.c->dn_k_dim < SHORT_HEAD || d.c->dn_v_dim < SHORT_HEAD;
     md_product p[] = {
-        {&w->mat[MD_DN_QKV], w->bias[MD_DN_QKV], d.qkv, wide},
-        {&w->mat[MD_DN_Z], w->bias[MD_DN_Z], d.z, wide},
-        {&w->mat[MD_DN_B], w->bias[MD_DN_B], d.b, wide},
-        {&w->mat[MD_DN_A], w->bias[MD_DN_A], d.a, wide},
+        {&w->mat[MD_DN_QKV], w->bias[MD_DN_QKV], d.qkv, wide, exact},
+        {&w->mat[MD_DN_Z], w->bias[MD_DN_Z], d.z, wide, exact},
+        {&w->mat[MD_DN_B], w->bias[MD_DN_B], d.b, wide, true},
+        {&w->mat[MD_DN_A], w->bias[MD_DN_A], d.a, wide, true},
     };
     md_products(r, r->h, hidden, r->n, p, 4);
     md_convolve(r, layer, d.qkv, d.convolved, wide, (int)(2 * d.kd + d.vd));
     bs_pool_run(r->pool, run_head, &d, d.c->dn_v_heads);
-    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, hidden};
+    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, hidden, exact};
     md_products(r, d.out, wide, r->n, &o, 1);
 }

@@ -181,7 +181,7 @@ static fm_status compute_logits(md_run *r, const md_token *tokens, float *logits
     r->n = rows;
     md_norm_tokens(r, &m->globals, MD_IN_NORM, MD_IN_NORM_BIAS, r->y, r->h);
     r->n = n;
-    md_product head = {&m->globals.mat[MD_HEAD], m->globals.bias[MD_HEAD], logits, vocab};
+    md_product head = {&m->globals.mat[MD_HEAD], m->globals.bias[MD_HEAD], logits, vocab, false};
     md_products(r, r->h, hidden, rows, &head, 1);
     if (c->logit_scale != 1)
         for (int i = 0; i < rows; i++)

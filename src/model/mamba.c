@@ -29,7 +29,7 @@ static void finish(const mamba *m)
 {
     md_run *r = m->r;
     const md_weights *w = &m->l->w;
-    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, (size_t)m->c->hidden};
+    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, (size_t)m->c->hidden, false};
     md_products(r, m->out, r->work_width, r->n, &o, 1);
 }
 
@@ -84,13 +84,13 @@ void md_mamba1(md_run *r, int layer)
     m.dt_low = m.out + m.inner;
     const md_weights *w = &m.l->w;
     size_t wide = r->work_width;
-    md_product in = {&w->mat[MD_SSM_IN], w->bias[MD_SSM_IN], m.in, wide};
+    md_product in = {&w->mat[MD_SSM_IN], w->bias[MD_SSM_IN], m.in, wide, false};
     md_products(r, r->h, (size_t)c->hidden, r->n, &in, 1);
     md_convolve(r, layer, m.in, m.convolved, wide, c->ssm_inner);
-    md_product low = {&w->mat[MD_SSM_X], w->bias[MD_SSM_X], m.dt_low, wide};
+    md_product low = {&w->mat[MD_SSM_X], w->bias[MD_SSM_X], m.dt_low, wide, true};
     md_products(r, m.convolved, wide, r->n, &low, 1);
     md_for_tokens(r, norm_low, &m, r->n, 1024);
-    md_product dt = {&w->mat[MD_SSM_DT], w->bias[MD_SSM_DT], m.dt, wide};
+    md_product dt = {&w->mat[MD_SSM_DT], w->bias[MD_SSM_DT], m.dt, wide, true};
     md_products(r, m.dt_low, wide, r->n, &dt, 1);
     bs_pool_run(r->pool, scan_channels, &m,
                 (c->ssm_inner + CHANNELS_A_TASK - 1) / CHANNELS_A_TASK);
@@ -144,7 +144,7 @@ void md_mamba2(md_run *r, int layer)
     m.convolved = m.dt + c->ssm_heads;
     m.out = m.convolved + m.channels;
     const md_weights *w = &m.l->w;
-    md_product in = {&w->mat[MD_SSM_IN], w->bias[MD_SSM_IN], r->work, r->work_width};
+    md_product in = {&w->mat[MD_SSM_IN], w->bias[MD_SSM_IN], r->work, r->work_width, false};
     md_products(r, r->h, (size_t)c->hidden, r->n, &in, 1);
     md_convolve(r, layer, m.in, m.convolved, r->work_width, (int)m.channels);
     bs_pool_run(r->pool, scan_head, &m, c->ssm_heads);

@@ -194,17 +194,17 @@ void md_mla(md_run *r, int layer)
     const md_weights *w = &m.l->w;
     size_t wide = r->work_width, hidden = (size_t)m.c->hidden;
     md_product p[] = {
-        {&w->mat[MD_Q_A], w->bias[MD_Q_A], m.q_a, wide},
-        {&w->mat[MD_Q], w->bias[MD_Q], m.q, wide},
-        {&w->mat[MD_KV_A], w->bias[MD_KV_A], m.kv_a, wide},
+        {&w->mat[MD_Q_A], w->bias[MD_Q_A], m.q_a, wide, false},
+        {&w->mat[MD_Q], w->bias[MD_Q], m.q, wide, false},
+        {&w->mat[MD_KV_A], w->bias[MD_KV_A], m.kv_a, wide, false},
     };
     md_products(r, r->h, hidden, r->n, p, 3);
     md_for_tokens(r, place_token, &m, r->n, 4 * (m.latent + (size_t)m.c->q_lora));
-    md_product q_b = {&w->mat[MD_Q_B], w->bias[MD_Q_B], m.q, wide};
+    md_product q_b = {&w->mat[MD_Q_B], w->bias[MD_Q_B], m.q, wide, false};
     if (m.c->q_lora) md_products(r, m.q_a, wide, r->n, &q_b, 1);
     bs_pool_run(r->pool, absorb, &m, m.c->n_heads);
     bs_pool_run(r->pool, attend, &m, r->n * m.n_chunks);
     bs_pool_run(r->pool, unembed, &m, m.c->n_heads);
-    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, hidden};
+    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, hidden, false};
     md_products(r, m.out, wide, r->n, &o, 1);
 }

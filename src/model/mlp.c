@@ -20,6 +20,6 @@ void md_dense_mlp(md_run *r, int layer)
                     .y_stride = r->work_width,
                     .t1 = r->n};
     md_run_items(r, &item, 1);
-    md_product down = {&w->mat[MD_DENSE_DOWN], w->bias[MD_DENSE_DOWN], r->y, hidden};
+    md_product down = {&w->mat[MD_DENSE_DOWN], w->bias[MD_DENSE_DOWN], r->y, hidden, false};
     md_products(r, r->work, r->work_width, r->n, &down, 1);
 }

@@ -359,7 +359,7 @@ static void hint_next(moe *m)
     int e = m->c->n_experts, k = l->c->top_k, picks[MD_MAX_TOP_K];
     float weights[MD_MAX_TOP_K];
     md_norm_tokens(r, &l->w, MD_POST_NORM, MD_POST_NORM_BIAS, r->x, r->y);
-    md_product p = {&l->w.mat[MD_ROUTER], l->w.bias[MD_ROUTER], r->scores, (size_t)e};
+    md_product p = {&l->w.mat[MD_ROUTER], l->w.bias[MD_ROUTER], r->scores, (size_t)e, false};
     md_products(r, r->y, (size_t)m->c->hidden, m->n, &p, 1);
     for (int t = 0; t < m->n; t++) {
         md_route(r->isa, &m->c->router, r->scores + (size_t)t * (size_t)e,

@@ -117,7 +117,7 @@ void md_products(md_run *r, const float *x, size_t stride, int n, const md_produ
         int n_acts = 0, n_items = 0;
         for (int i = 0; i < count; i++) {
             if (done[i] || !p[i].w->rows) continue;
-            int group = md_group_of(p[i].w), a = 0;
+            int group = p[i].exact ? MD_EXACT_GROUP : md_group_of(p[i].w), a = 0;
             while (a < n_acts && act[a].group != group) a++;
             if (a == 2) continue;
             if (a == n_acts) md_prepare(r, &act[n_acts++], a, x, stride, n, p[i].w->cols, group);

@@ -31,13 +31,16 @@ typedef struct md_product {
     const float *bias;
     float *y;
     size_t y_stride;
+    bool exact; /* float32 activations at every precision: for small matrices that steer */
 } md_product;
 
 enum { MD_MAX_PRODUCTS = 8 };
 
 void md_products(md_run *r, const float *x, size_t stride, int n, const md_product *p, int count);
 
-/* The group a prepared x must have for this matrix. */
+/* The group a prepared x must have for this matrix; MD_EXACT_GROUP fits none, and a product whose
+ * x was prepared for another group is computed in float32. */
+enum { MD_EXACT_GROUP = 0 };
 int md_group_of(const kn_mat *w);
 
 #endif

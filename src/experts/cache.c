@@ -97,15 +97,16 @@ bool xp_wants_hints(const xp_cache *c) {
 }
 
 void xp_hint(xp_cache *c, int layer, const int *experts, int n) {
-    if (!xp_wants_hints(c) || !xp_reader_idle(c->reader)) return;
+    if (!xp_wants_hints(c)) return;
     if (c->options.prefetch_may_stop &&
         c->stats.prefetch_wasted > 3 * c->stats.prefetch_useful + ENOUGH_GUESSES) {
         c->options.prefetch = 0; /* it reads more for nothing than it saves */
         return;
     }
     end_guesses(c);
-    int limit = c->options.prefetch < XP_MAX_GUESSES ? c->options.prefetch : XP_MAX_GUESSES;
-    for (int i = 0; i < n && c->n_guesses < limit; i++) {
+    int most = c->n_guesses + c->options.prefetch; /* beside what still flies of the last ones */
+    if (most > XP_MAX_GUESSES) most = XP_MAX_GUESSES;
+    for (int i = 0; i < n && c->n_guesses < most; i++) {
         if (experts[i] < 0 || experts[i] >= c->source.layers[layer].n_experts) continue;
         int s = xp_res_claim_guess(c->residency, layer, experts[i]);
         if (s < 0) continue;

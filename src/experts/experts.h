@@ -130,7 +130,8 @@ fm_status xp_wait(xp_cache *cache, xp_ticket *tickets, int n, int *index, fm_err
 /* Give all tickets back; reads still flying are finished or dropped first. */
 void xp_release(xp_cache *cache, xp_ticket *tickets, int n);
 
-/* Experts that the layer will probably want, best first. May do nothing. */
+/* Experts that the layer will probably want, best first. They are read once no demanded read is left,
+ * and taken back when the layer has its picks before they were started. May do nothing. */
 void xp_hint(xp_cache *cache, int layer, const int *experts, int n);
 bool xp_wants_hints(const xp_cache *cache);
 

@@ -140,11 +140,6 @@ void xp_reader_wait_any(xp_reader *reader, xp_job *const *jobs, int n)
     reader->backend->wait_any(reader->self, jobs, n);
 }
 
-bool xp_reader_idle(const xp_reader *reader)
-{
-    return reader->backend->idle(reader->self);
-}
-
 bool xp_reader_direct(const xp_reader *reader)
 {
     for (int i = 0; i < reader->options.n_files; i++)

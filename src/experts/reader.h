@@ -58,8 +58,6 @@ void xp_reader_poll(xp_reader *reader);
 void xp_reader_wait(xp_reader *reader, const xp_job *job);
 /* Block until one of the jobs (NULLs are skipped) is no longer queued. */
 void xp_reader_wait_any(xp_reader *reader, xp_job *const *jobs, int n);
-/* No read queued or flying. */
-bool xp_reader_idle(const xp_reader *reader);
 
 bool xp_reader_direct(const xp_reader *reader); /* every file is read past the page cache */
 xp_io xp_reader_io(const xp_reader *reader);

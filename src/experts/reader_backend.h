@@ -18,7 +18,6 @@ typedef struct xp_backend {
     void (*promote)(void *self, xp_job *job);
     void (*poll)(void *self);
     void (*wait_any)(void *self, xp_job *const *jobs, int n);
-    bool (*idle)(void *self);
 } xp_backend;
 
 struct xp_reader {

@@ -22,7 +22,6 @@ typedef struct pread_pool {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     queue demand, hints;
-    int active; /* jobs submitted and not finished */
     bool stop;
     int n_threads;
     pthread_t threads[MAX_THREADS];
@@ -92,7 +91,6 @@ static void *worker(void *arg) {
             job->error = error;
         }
         if (++job->finished < job->n_reads) continue;
-        p->active--;
         atomic_store_explicit(&job->state, job->failed ? XP_JOB_FAILED : XP_JOB_DONE,
                               memory_order_release);
         pthread_cond_broadcast(&p->done);
@@ -118,7 +116,6 @@ static void pool_submit(void *self, xp_job *job) {
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
     push(job->hint ? &p->hints : &p->demand, job);
-    p->active++;
     if (job->n_reads > 1)
         pthread_cond_broadcast(&p->work);
     else
@@ -131,7 +128,6 @@ static bool pool_cancel(void *self, xp_job *job) {
     pthread_mutex_lock(&p->lock);
     bool taken = !job->started && (take_out(&p->hints, job) || take_out(&p->demand, job));
     if (taken) {
-        p->active--;
         atomic_store(&job->state, XP_JOB_FREE);
     }
     pthread_mutex_unlock(&p->lock);
@@ -165,16 +161,8 @@ static void pool_wait_any(void *self, xp_job *const *jobs, int n) {
     pthread_mutex_unlock(&p->lock);
 }
 
-static bool pool_idle(void *self) {
-    pread_pool *p = self;
-    pthread_mutex_lock(&p->lock);
-    bool idle = p->active == 0;
-    pthread_mutex_unlock(&p->lock);
-    return idle;
-}
-
 static const xp_backend pool_backend = {pool_close, pool_submit,   pool_cancel, pool_promote,
-                                        pool_poll,  pool_wait_any, pool_idle};
+                                        pool_poll,  pool_wait_any};
 
 fm_status xp_pread_open(xp_reader *reader, const xp_backend **backend, void **self, fm_error *err) {
     pread_pool *p = bs_calloc(1, sizeof *p);

@@ -165,13 +165,6 @@ static void ring_wait_any(void *self, xp_job *const *jobs, int n)
     }
 }
 
-static bool ring_idle(void *self)
-{
-    ring *r = self;
-    ring_poll(r);
-    return r->active == 0;
-}
-
 /* What flies still writes into the slots: wait for it, start nothing more. */
 static void ring_close(void *self)
 {
@@ -188,7 +181,7 @@ static void ring_close(void *self)
 }
 
 static const xp_backend ring_backend = {ring_close, ring_submit,   ring_cancel, ring_promote,
-                                        ring_poll,  ring_wait_any, ring_idle};
+                                        ring_poll,  ring_wait_any};
 
 static bool can_read(struct io_uring *uring)
 {

@@ -75,8 +75,7 @@ INLINE void nibbles_32(const panel *p, int chunk, int lane, const char *x, __m25
         const __m256i *w0 = p->codes[0] + chunk * 32 + odd * 8 + lane;
         const __m256i *w1 = p->codes[1] + chunk * 32 + odd * 8 + lane;
         const char *at = x + odd * 96 + lane * 4;
-        UNROLL for (int k = 0; k < 4; k++)
-        {
+        for (int k = 0; k < 4; k++) { /* unrolled, the sums would not stay in registers */
             __m256i a = w0[k], b = w1[k];
             UNROLL for (int j = 0; j < 3; j++)
             {

@@ -116,7 +116,7 @@ check-asan: deps
 	@$(MAKE) --no-print-directory SANITIZE=address,undefined BUILD=build-asan check-only
 
 #: make check-tsan tests with several threads under the thread sanitizer
-TSAN_TESTS := test_api test_engine test_experts test_fixed
+TSAN_TESTS := test_api test_engine test_experts test_fixed test_pool
 check-tsan: deps
 	@for test in $(TSAN_TESTS); do \
 	    $(MAKE) --no-print-directory SANITIZE=thread BUILD=build-tsan build-tsan/tests/$$test && \

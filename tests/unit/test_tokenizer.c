@@ -2,11 +2,13 @@
 #include "base/mem.h"
 #include "text/tokenizer.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
+
 #include <string.h>
 
 static const char model[] = "models/flash-moe-tiny";

@@ -188,7 +188,8 @@ static fm_status bracket(lexer *l, char c)
     if (!at) return FM_OK;
     if ((at - pairs) % 2 == 0) {
         if (l->n_brackets == MAX_BRACKETS)
-            return jj_syntax(l->t, line_at(l, l->p), l->err, "too many open brackets");
+            return fm_fail(l->err, FM_E_LIMIT, "%s, line %d: too many open brackets", l->t->name,
+                           line_at(l, l->p));
         l->brackets[l->n_brackets++] = at[1];
         return FM_OK;
     }

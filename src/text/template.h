@@ -23,7 +23,7 @@ enum {
     TX_TEMPLATE_MAX_SOURCE = 4 << 20,  /* bytes of template */
     TX_TEMPLATE_MAX_NESTING = 400,     /* brackets and blocks inside each other */
     TX_TEMPLATE_MAX_DEPTH = 1500,      /* evaluations inside each other: bounds macro recursion */
-    TX_TEMPLATE_MAX_STEPS = 50000000,  /* evaluations in all */
+    TX_TEMPLATE_MAX_STEPS = 10000000,  /* evaluations in all */
     TX_TEMPLATE_MAX_OUTPUT = 64 << 20, /* bytes printed */
     TX_TEMPLATE_MAX_MEMORY = 1 << 29,  /* bytes of values made while rendering */
 };

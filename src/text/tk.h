@@ -69,7 +69,6 @@ typedef struct tk_bpe {
     size_t n_merges;
     int32_t unk, fallback[256], byte[256]; /* -1: none */
     bool fuse_unk, byte_fallback, ignore_merges;
-    bool ordered;          /* every merge's parts were made by earlier merges */
     bool word_cuts;        /* no merge result has U+2581 behind another character */
     char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix, or NULL */
     _Atomic uint8_t

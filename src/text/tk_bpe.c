@@ -3,9 +3,10 @@
  *   - a piece that is a token by itself is looked up (and remembered whether merging agrees);
  *   - short pieces are scanned for the lowest rank again and again;
  *   - long pieces keep a heap of pairs;
- *   - where every merge's parts come from earlier merges ("ordered"), ranks are only ever processed
- *     upwards, so long pieces keep one list of positions a rank: linear time and memory. */
+ *   - very long ones keep a list of positions for each rank instead: time and memory grow with the
+ * text. */
 #include "text/tk_bpe.h"
+
 #include "base/mem.h"
 #include "text/tk.h"
 #include "text/unicode.h"
@@ -132,25 +133,51 @@ static bool merge_at(const tk_bpe *b, symbol *s, uint32_t at, uint32_t rank)
     return true;
 }
 
-static bool merge_by_heap(const tk_bpe *b, symbol *s, size_t n)
+/* The pairs that at now stands in: each goes to `put` with its rank. */
+typedef bool put_pair(void *to, uint32_t rank, uint32_t at);
+
+static bool put_neighbours(const tk_bpe *b, const symbol *s, uint32_t at, put_pair *put, void *to)
 {
-    heap h = {0};
+    bool ok = true;
+    for (int side = 0; ok && side < 2; side++) {
+        uint32_t left = side ? at : s[at].prev;
+        if (left == NONE || s[left].next == NONE) continue;
+        uint32_t rank = tk_bpe_rank(b, s[left].id, s[s[left].next].id);
+        if (rank != TK_NO_RANK) ok = put(to, rank, left);
+    }
+    return ok;
+}
+
+static bool put_all(const tk_bpe *b, const symbol *s, size_t n, put_pair *put, void *to)
+{
     bool ok = true;
     for (size_t i = 0; ok && i + 1 < n; i++) {
         uint32_t rank = tk_bpe_rank(b, s[i].id, s[i + 1].id);
-        if (rank != TK_NO_RANK) ok = heap_push(&h, (uint64_t)rank << 32 | i);
+        if (rank != TK_NO_RANK) ok = put(to, rank, (uint32_t)i);
     }
-    while (ok && h.n) {
-        uint64_t key = heap_pop(&h);
-        uint32_t at = (uint32_t)key;
-        if (!merge_at(b, s, at, (uint32_t)(key >> 32))) continue;
-        for (int side = 0; side < 2; side++) {
-            uint32_t left = side ? at : s[at].prev;
-            if (left == NONE || s[left].next == NONE) continue;
-            uint32_t rank = tk_bpe_rank(b, s[left].id, s[s[left].next].id);
-            if (rank != TK_NO_RANK) ok = ok && heap_push(&h, (uint64_t)rank << 32 | left);
-        }
+    return ok;
+}
+
+static bool put_on_heap(void *h, uint32_t rank, uint32_t at)
+{
+    return heap_push(h, (uint64_t)rank << 32 | at);
+}
+
+static bool drain_heap(const tk_bpe *b, symbol *s, heap *h)
+{
+    bool ok = true;
+    while (ok && h->n) {
+        uint64_t key = heap_pop(h);
+        if (merge_at(b, s, (uint32_t)key, (uint32_t)(key >> 32)))
+            ok = put_neighbours(b, s, (uint32_t)key, put_on_heap, h);
     }
+    return ok;
+}
+
+static bool merge_by_heap(const tk_bpe *b, symbol *s, size_t n)
+{
+    heap h = {0};
+    bool ok = put_all(b, s, n, put_on_heap, &h) && drain_heap(b, s, &h);
     bs_free(h.keys);
     return ok;
 }
@@ -168,8 +195,9 @@ typedef struct lists {
     size_t n_positions;
 } lists;
 
-static bool lists_push(lists *l, uint32_t rank, uint32_t at)
+static bool lists_push(void *to, uint32_t rank, uint32_t at)
 {
+    lists *l = to;
     uint32_t node = l->free_node;
     if (node) l->free_node = l->nodes[node - 1].next;
     else {
@@ -221,29 +249,48 @@ static bool lists_take(lists *l, uint32_t rank)
     return true;
 }
 
+/* Everything that is listed goes to a heap, and that goes on. */
+static bool finish_by_heap(const tk_bpe *b, symbol *s, lists *l)
+{
+    heap h = {0};
+    bool ok = true;
+    while (ok && l->ranks.n) {
+        uint32_t rank = (uint32_t)heap_pop(&l->ranks);
+        for (uint32_t node = l->head[rank]; ok && node; node = l->nodes[node - 1].next)
+            ok = put_on_heap(&h, rank, l->nodes[node - 1].at);
+        l->head[rank] = 0;
+    }
+    ok = ok && drain_heap(b, s, &h);
+    bs_free(h.keys);
+    return ok;
+}
+
+/* Merge the pairs of one rank from left to right. When a merge made a pair of a lower rank, that
+ * one is next: what is left of this rank goes back into its list, and *put_back counts how much. */
+static bool merge_rank(const tk_bpe *b, symbol *s, lists *l, uint32_t rank, size_t *put_back)
+{
+    if (!lists_take(l, rank)) return false;
+    bool ok = true;
+    for (size_t i = 0; ok && i < l->n_positions; i++) {
+        if (!merge_at(b, s, l->positions[i], rank)) continue;
+        ok = put_neighbours(b, s, l->positions[i], lists_push, l);
+        if (!l->ranks.n || l->ranks.keys[0] > rank) continue;
+        *put_back += l->n_positions - i;
+        while (ok && ++i < l->n_positions) ok = lists_push(l, rank, l->positions[i]);
+    }
+    return ok;
+}
+
+/* Putting back is rare in real vocabularies; where it is not, the heap takes over. */
 static bool merge_by_lists(const tk_bpe *b, symbol *s, size_t n)
 {
     lists l = {.head = bs_calloc(b->n_merges, sizeof *l.head),
                .tail = bs_calloc(b->n_merges, sizeof *l.tail)};
-    bool ok = l.head && l.tail;
-    for (size_t i = 0; ok && i + 1 < n; i++) {
-        uint32_t rank = tk_bpe_rank(b, s[i].id, s[i + 1].id);
-        if (rank != TK_NO_RANK) ok = lists_push(&l, rank, (uint32_t)i);
-    }
-    while (ok && l.ranks.n) {
-        uint32_t rank = (uint32_t)heap_pop(&l.ranks);
-        ok = lists_take(&l, rank);
-        for (size_t i = 0; ok && i < l.n_positions; i++) {
-            uint32_t at = l.positions[i];
-            if (!merge_at(b, s, at, rank)) continue;
-            for (int side = 0; side < 2; side++) {
-                uint32_t left = side ? at : s[at].prev;
-                if (left == NONE || s[left].next == NONE) continue;
-                uint32_t r = tk_bpe_rank(b, s[left].id, s[s[left].next].id);
-                if (r != TK_NO_RANK) ok = ok && lists_push(&l, r, left);
-            }
-        }
-    }
+    size_t put_back = 0;
+    bool ok = l.head && l.tail && put_all(b, s, n, lists_push, &l);
+    while (ok && l.ranks.n && put_back < 8 * n)
+        ok = merge_rank(b, s, &l, (uint32_t)heap_pop(&l.ranks), &put_back);
+    ok = ok && finish_by_heap(b, s, &l);
     bs_free(l.head);
     bs_free(l.tail);
     bs_free(l.nodes);
@@ -259,7 +306,7 @@ static fm_status merge_long(tk_work *w, int32_t *ids, size_t *n)
     symbol *s = bs_realloc(NULL, *n, sizeof *s);
     if (!s) return fm_fail_nomem(w->err, "encoding a text");
     link_symbols(s, ids, *n);
-    bool ok = b->ordered && *n > 4096 ? merge_by_lists(b, s, *n) : merge_by_heap(b, s, *n);
+    bool ok = *n > 4096 ? merge_by_lists(b, s, *n) : merge_by_heap(b, s, *n);
     size_t count = 0;
     for (uint32_t i = 0; ok && i != NONE; i = s[i].next) ids[count++] = s[i].id;
     bs_free(s);

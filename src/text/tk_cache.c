@@ -16,7 +16,7 @@
 
 enum { SMALLEST = 1 << 20, LARGEST = 1 << 30, CHUNK = 256 << 10, N_PARTS = 11 };
 
-static const char magic[8] = "FMTOK\0\0\2"; /* the last byte is the version of this layout */
+static const char magic[8] = "FMTOK\0\0\3"; /* the last byte is the version of this layout */
 
 typedef struct header {
     char magic[8];
@@ -24,7 +24,7 @@ typedef struct header {
     uint64_t checksum;      /* of everything behind the header */
     uint64_t part[N_PARTS]; /* bytes of each part, in the order of `parts` below */
     int32_t unk, byte[256], fallback[256];
-    uint8_t raw, fuse_unk, byte_fallback, ignore_merges, ordered, word_cuts;
+    uint8_t raw, fuse_unk, byte_fallback, ignore_merges, word_cuts;
 } header;
 
 enum { P_TOKENS, P_POOL, P_VOCAB_SLOTS, P_MERGE_SLOTS, P_RESULT, P_PLACED, P_SECTIONS };
@@ -192,7 +192,6 @@ static void attach(tx_tokenizer *t, const header *h, const size_t start[N_PARTS]
     b->fuse_unk = h->fuse_unk;
     b->byte_fallback = h->byte_fallback;
     b->ignore_merges = h->ignore_merges;
-    b->ordered = h->ordered;
     b->word_cuts = h->word_cuts;
 }
 
@@ -341,7 +340,6 @@ void tk_cache_save(const tx_tokenizer *t, const tk_sections *s, const uint64_t s
                       .fuse_unk = b->fuse_unk,
                       .byte_fallback = b->byte_fallback,
                       .ignore_merges = b->ignore_merges,
-                      .ordered = b->ordered,
                       .word_cuts = b->word_cuts}};
     memcpy(w.h.magic, magic, sizeof magic);
     memcpy(w.h.byte, b->byte, sizeof b->byte);

@@ -403,7 +403,7 @@ void tx_stream_free(tx_stream *s)
 fm_status tx_decode(const tx_tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
                     bs_buf *out, fm_error *err)
 {
-    tx_stream *s;
+    tx_stream *s = NULL;
     size_t was = out->length;
     fm_status status = tx_stream_open(t, skip_special, &s, err);
     if (status) return status;

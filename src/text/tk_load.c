@@ -264,17 +264,10 @@ static fm_status build_merges(loader *l, const merge_list *m)
     while (n_slots < m->n * 3 / 2) n_slots *= 2;
     b->slots = bs_malloc(n_slots * sizeof *b->slots);
     b->result = bs_realloc(NULL, m->n, sizeof *b->result);
-    int32_t *made =
-        bs_malloc((t->vocab.n + 1) * sizeof *made); /* by id: 1 + the last rank that makes it */
-    if (!b->slots || !b->result || !made) {
-        bs_free(made);
-        return nomem(l);
-    }
+    if (!b->slots || !b->result) return nomem(l);
     memset(b->slots, 0xFF, n_slots * sizeof *b->slots);
-    memset(made, 0, t->vocab.n * sizeof *made);
     b->n_slots = n_slots;
     b->n_merges = m->n;
-    b->ordered = true;
     b->word_cuts = !t->raw && !b->prefix && !b->suffix && !b->ignore_merges &&
                    tk_vocab_find(&t->vocab, "\xE2\x96\x81", 3, false) >= 0;
     bool ok = true;
@@ -282,15 +275,8 @@ static fm_status build_merges(loader *l, const merge_list *m)
         const int32_t *ids = m->ids[i];
         ok = tk_bpe_insert(b, ids[0], ids[1], (uint32_t)i);
         b->result[i] = ids[2];
-        made[ids[2]] = (int32_t)i + 1;
         b->word_cuts = b->word_cuts && !has_inner_mark(&t->vocab, ids[2]);
     }
-    for (size_t i = 0; i < m->n; i++) { /* no part may be made by a later merge */
-        const int32_t *ids = m->ids[i];
-        for (int k = 0; k < 2; k++)
-            if (made[ids[k]] > (int32_t)i) b->ordered = false;
-    }
-    bs_free(made);
     return ok ? FM_OK : fm_fail(l->err, FM_E_LIMIT, "%s: too many merges with one hash", l->path);
 }
 

@@ -33,6 +33,8 @@ def tokenizer(name):
     ids = [c["ids"] for c in cases]
     decoded = [c.get("decoded", c.get("text")) for c in cases]
     n += compare(name, ids, ask(["detokenize", *at], ids), decoded)
+    cases = [c for c in cases if "prefixes" not in c]  # those say nothing of skipping
+    ids = [c["ids"] for c in cases]
     skipped = [c.get("decoded_skip", c.get("text", c.get("decoded"))) for c in cases]
     return n + compare(name, ids, ask(["detokenize", "--skip-special", *at], ids), skipped)
 

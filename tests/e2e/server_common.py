@@ -60,7 +60,7 @@ class Server:
         self.reader.join(5)
         return self.process.returncode
 
-    def connect(self, timeout=60):
+    def connect(self, timeout=180):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
 
     def raw(self, timeout=20):

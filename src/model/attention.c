@@ -11,8 +11,8 @@ typedef struct attention {
     const md_layer *l;
     const md_arch *c;
     size_t q_width, kv_width;
-    float *q, *gate, *out;  /* token t at t * r->work_width */
-    const float *k, *v;     /* token t at t * kv_stride */
+    float *q, *gate, *out; /* token t at t * r->work_width */
+    const float *k, *v;    /* token t at t * kv_stride */
     size_t kv_stride;
     int n_kv;
 } attention;
@@ -81,8 +81,7 @@ static void place_token(void *arg, int t, int worker)
         kn_rms_norm(r->isa, q, q, w->vec[MD_Q_NORM], (int)a->q_width, c->norm_eps);
         kn_rms_norm(r->isa, k, k, w->vec[MD_K_NORM], (int)a->kv_width, c->norm_eps);
     }
-    for (int h = 0; h < c->n_heads; h++)
-        place_head(a, q + h * c->head_dim, w->vec[MD_Q_NORM], t);
+    for (int h = 0; h < c->n_heads; h++) place_head(a, q + h * c->head_dim, w->vec[MD_Q_NORM], t);
     const md_state *s = r->segments[r->segment_of[t]].state;
     for (int h = 0; h < a->n_kv; h++) {
         float key[KN_ATT_MAX_DIM]; /* the projection itself may be needed by a later layer */

@@ -70,8 +70,8 @@ static fm_status bind_bias(md_model *m, md_binding *b, fm_error *err)
 static fm_status bind_matrix(md_model *m, md_binding *b, fm_error *err)
 {
     const md_spec *s = b->spec;
-    fm_status status = ts_find_matrix(m->store, m->json, s->name, s->count, s->rows, s->cols, &b->m,
-                                      err);
+    fm_status status =
+        ts_find_matrix(m->store, m->json, s->name, s->count, s->rows, s->cols, &b->m, err);
     if (status) return status;
     if (b->m.shape.format == KN_F8_BLOCK && (s->order != MD_ORDER_PLAIN || s->n_parts > 1))
         return fm_fail(err, FM_E_UNSUPPORTED, "%s: 8-bit blocks are not supported for this tensor",

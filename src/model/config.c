@@ -160,8 +160,8 @@ static void read_groups(md_arch *c, md_fields *f)
     r->n_group = md_field_int(f, "n_group", 1, most, 1);
     r->topk_group = md_field_int(f, "topk_group", 1, r->n_group, 1);
     if (r->n_group == 1) r->group_rule = MD_GROUP_NONE;
-    else if (c->n_experts % r->n_group || (r->group_rule == MD_GROUP_TOP2_SUM &&
-                                           c->n_experts / r->n_group < 2))
+    else if (c->n_experts % r->n_group ||
+             (r->group_rule == MD_GROUP_TOP2_SUM && c->n_experts / r->n_group < 2))
         md_field_fail(f, FM_E_FORMAT, "n_group", "is %d, it does not divide the %d experts",
                       r->n_group, c->n_experts);
 }
@@ -247,8 +247,8 @@ static void read_ffn(md_arch *c, md_fields *f, int n)
     if (!l->moe) {
         l->dense_width = md_field_int(f, "intermediate_size", 1, MAX_WIDTH, MD_REQUIRED);
         if (!c->n_experts && y->names.shared_fused)
-            l->dense_width = md_field_int(f, "shared_intermediate_size", 1, MAX_WIDTH,
-                                          l->dense_width);
+            l->dense_width =
+                md_field_int(f, "shared_intermediate_size", 1, MAX_WIDTH, l->dense_width);
         return;
     }
     const char *top_k = y->top_k_field ? y->top_k_field : "num_experts_per_tok";

@@ -26,22 +26,22 @@ typedef struct md_rope_config {
     double original; /* original_max_position_embeddings */
     double low_freq, high_freq;
     double beta_fast, beta_slow, mscale, mscale_all_dim;
-    bool truncate;                 /* yarn: round the ramp's ends to whole dimensions */
-    double attention_factor;       /* longrope: multiplies cos and sin */
-    double long_factor[256];       /* longrope: one a pair */
+    bool truncate;           /* yarn: round the ramp's ends to whole dimensions */
+    double attention_factor; /* longrope: multiplies cos and sin */
+    double long_factor[256]; /* longrope: one a pair */
 } md_rope_config;
 
 /* One layer: which blocks, how wide. */
 typedef struct md_layer_config {
     md_mixer mixer;
     bool moe;
-    bool rope;         /* attention: positions rotate */
-    int kv_from;       /* attention: the layer whose k and v projections are used; own index */
-    int window;        /* attention: positions seen, 0 all */
-    int top_k;         /* MoE */
-    int expert_width;  /* MoE: I */
-    int shared_width;  /* MoE: 0 none */
-    int dense_width;   /* F, of layers without experts */
+    bool rope;        /* attention: positions rotate */
+    int kv_from;      /* attention: the layer whose k and v projections are used; own index */
+    int window;       /* attention: positions seen, 0 all */
+    int top_k;        /* MoE */
+    int expert_width; /* MoE: I */
+    int shared_width; /* MoE: 0 none */
+    int dense_width;  /* F, of layers without experts */
 } md_layer_config;
 
 typedef struct md_arch {
@@ -74,8 +74,8 @@ typedef struct md_arch {
     /* experts */
     int n_experts; /* 0: no layer has any */
     md_router router;
-    bool expert_bias;              /* the experts' projections have biases */
-    bool mlp_bias;                 /* dense and shared projections have biases */
+    bool expert_bias;                 /* the experts' projections have biases */
+    bool mlp_bias;                    /* dense and shared projections have biases */
     float swiglu_alpha, swiglu_limit; /* clamped SwiGLU when limit > 0 */
 
     md_layer_config layer[MD_MAX_LAYERS];

@@ -98,8 +98,8 @@ static fm_status map_stacked(mapper *x)
         char name[NAME];
         ts_matrix m;
         snprintf(name, sizeof name, "%s.%s.%s", x->moe, x->m->config.names.stacked, names[p]);
-        fm_status status = ts_find_matrix(x->m->store, x->m->json, name, x->n_experts, rows_of(x, p),
-                                          cols_of(x, p), &m, x->err);
+        fm_status status = ts_find_matrix(x->m->store, x->m->json, name, x->n_experts,
+                                          rows_of(x, p), cols_of(x, p), &m, x->err);
         if (status) return status;
         stacked_projection(x, p, &m, 0, 1);
         status = use_matrix(x, &m);
@@ -195,8 +195,8 @@ static fm_status map_one(mapper *x, int p, int e)
     ts_matrix m;
     const md_names *n = &x->m->config.names;
     snprintf(name, sizeof name, "%s.%s.%d.%s", x->moe, n->each, e, n->proj[p]);
-    fm_status status = ts_find_matrix(x->m->store, x->m->json, name, 0, rows_of(x, p),
-                                      cols_of(x, p), &m, x->err);
+    fm_status status =
+        ts_find_matrix(x->m->store, x->m->json, name, 0, rows_of(x, p), cols_of(x, p), &m, x->err);
     if (status) return status;
     kn_mat *shape = &x->out->shape[p];
     if (!e) *shape = m.shape;

@@ -6,12 +6,14 @@
 #include <string.h>
 
 static const md_family *const families[] = {
-    &md_qwen2_moe,   &md_qwen3_moe,     &md_qwen3_vl_moe, &md_qwen3_next,  &md_qwen3_5_moe,
-    &md_mixtral,     &md_olmoe,         &md_glm4_moe,     &md_glm4_moe_lite, &md_deepseek,
-    &md_deepseek_v2, &md_deepseek_v3,   &md_hunyuan,      &md_jamba,       &md_phimoe,
-    &md_minimax,     &md_granitemoe,    &md_granitemoehybrid, &md_gpt_oss, &md_dots1,
-    &md_ernie4_5_moe, &md_bailing_moe,
-    &md_klear,
+    &md_qwen2_moe,   &md_qwen3_moe,   &md_qwen3_vl_moe,
+    &md_qwen3_next,  &md_qwen3_5_moe, &md_mixtral,
+    &md_olmoe,       &md_glm4_moe,    &md_glm4_moe_lite,
+    &md_deepseek,    &md_deepseek_v2, &md_deepseek_v3,
+    &md_hunyuan,     &md_jamba,       &md_phimoe,
+    &md_minimax,     &md_granitemoe,  &md_granitemoehybrid,
+    &md_gpt_oss,     &md_dots1,       &md_ernie4_5_moe,
+    &md_bailing_moe, &md_klear,
 };
 
 enum { N_FAMILIES = sizeof families / sizeof *families };

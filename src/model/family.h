@@ -52,9 +52,9 @@ typedef enum md_mixer_rule {
 
 typedef enum md_shared_rule {
     MD_SHARED_NONE,
-    MD_SHARED_WIDTH,  /* width = shared_expert_intermediate_size or shared_intermediate_size */
-    MD_SHARED_COUNT,  /* width = expert width * n_shared_experts (or its alias) */
-    MD_SHARED_DENSE,  /* width = intermediate_size * num_shared_expert (int or list) */
+    MD_SHARED_WIDTH, /* width = shared_expert_intermediate_size or shared_intermediate_size */
+    MD_SHARED_COUNT, /* width = expert width * n_shared_experts (or its alias) */
+    MD_SHARED_DENSE, /* width = intermediate_size * num_shared_expert (int or list) */
 } md_shared_rule;
 
 typedef enum md_score { MD_SCORE_SOFTMAX, MD_SCORE_SIGMOID } md_score;
@@ -82,24 +82,24 @@ typedef enum md_normalise_rule {
 
 /* Module names. NULL takes the common one, written behind. Paths are relative to what is said. */
 typedef struct md_names {
-    const char *prefix;      /* "model." */
-    const char *embed;       /* embed_tokens, below prefix */
-    const char *final_norm;  /* norm, below prefix */
-    const char *head;        /* lm_head, with the prefix's outer part ("language_model.") */
-    const char *in_norm;     /* input_layernorm, below the layer */
-    const char *post_norm;   /* post_attention_layernorm */
-    const char *attention;   /* self_attn */
+    const char *prefix;     /* "model." */
+    const char *embed;      /* embed_tokens, below prefix */
+    const char *final_norm; /* norm, below prefix */
+    const char *head;       /* lm_head, with the prefix's outer part ("language_model.") */
+    const char *in_norm;    /* input_layernorm, below the layer */
+    const char *post_norm;  /* post_attention_layernorm */
+    const char *attention;  /* self_attn */
     const char *q, *k, *v, *o, *q_norm, *k_norm; /* below attention: q_proj ... */
-    const char *qkv;         /* one fused matrix (q, then k, then v); no default */
-    const char *mixer;       /* linear_attn or mamba */
-    const char *mlp;         /* mlp: dense layers */
-    const char *moe;         /* mlp */
-    const char *router;      /* gate, below moe */
-    const char *router_bias; /* gate.e_score_correction_bias, below moe */
-    const char *stacked;     /* switch_mlp, below moe */
-    const char *each;        /* experts, below moe: raw layouts */
-    const char *proj[3];     /* gate_proj up_proj down_proj of one raw expert */
-    const char *shared;      /* below the layer: mlp.shared_expert */
+    const char *qkv;           /* one fused matrix (q, then k, then v); no default */
+    const char *mixer;         /* linear_attn or mamba */
+    const char *mlp;           /* mlp: dense layers */
+    const char *moe;           /* mlp */
+    const char *router;        /* gate, below moe */
+    const char *router_bias;   /* gate.e_score_correction_bias, below moe */
+    const char *stacked;       /* switch_mlp, below moe */
+    const char *each;          /* experts, below moe: raw layouts */
+    const char *proj[3];       /* gate_proj up_proj down_proj of one raw expert */
+    const char *shared;        /* below the layer: mlp.shared_expert */
     const char *shared_switch; /* below the layer: mlp.shared_expert_gate; no default. One row: the
                                   shared expert times its sigmoid; see shared_mix for two */
     const char *shared_fused;  /* below the layer: one matrix gate|up, and its output; no default */
@@ -133,19 +133,19 @@ typedef struct md_family {
     bool output_gate;          /* q_proj holds a sigmoid gate beside each head's query */
     bool sinks;
     bool interleaved_rope;
-    bool no_rope;              /* or position_embedding_type "nope" */
-    bool ignores_head_dim;     /* head_dim is always hidden / heads */
-    bool kv_b_kept;            /* MLA: the converter keeps kv_b_proj whole */
-    double lora_norm_eps;      /* MLA: eps of the two inner norms; 0: rms_norm_eps */
-    bool flat_delta;           /* delta net: split projections in plain order (Qwen3.5) */
-    bool plus_one_norms;       /* raw checkpoints store w where 1 + w is meant */
-    bool multipliers;          /* Granite's embedding, residual, attention, logits factors */
-    bool head_bias;            /* lm_head has a bias */
+    bool no_rope;          /* or position_embedding_type "nope" */
+    bool ignores_head_dim; /* head_dim is always hidden / heads */
+    bool kv_b_kept;        /* MLA: the converter keeps kv_b_proj whole */
+    double lora_norm_eps;  /* MLA: eps of the two inner norms; 0: rms_norm_eps */
+    bool flat_delta;       /* delta net: split projections in plain order (Qwen3.5) */
+    bool plus_one_norms;   /* raw checkpoints store w where 1 + w is meant */
+    bool multipliers;      /* Granite's embedding, residual, attention, logits factors */
+    bool head_bias;        /* lm_head has a bias */
     bool always_tied;
-    bool never_tied;           /* tie_word_embeddings is ignored */
-    bool clamped_swiglu;       /* gpt-oss: interleaved raw rows, biases, clamp */
-    bool cla;                  /* cross-layer sharing of k and v projections */
-    bool transposed_raw;       /* raw stacked experts are [in][out]; told by the shape unless square */
+    bool never_tied;     /* tie_word_embeddings is ignored */
+    bool clamped_swiglu; /* gpt-oss: interleaved raw rows, biases, clamp */
+    bool cla;            /* cross-layer sharing of k and v projections */
+    bool transposed_raw; /* raw stacked experts are [in][out]; told by the shape unless square */
 
     md_moe_rule moe_rule;
     const char *experts_field, *top_k_field, *width_field; /* NULL: num_experts,
@@ -155,7 +155,7 @@ typedef struct md_family {
     const char *shared_field;
     md_router router;
     md_normalise_rule normalise;
-    bool mlx_differs; /* mlx-lm normalises exactly where this family's rule does not */
+    bool mlx_differs;   /* mlx-lm normalises exactly where this family's rule does not */
     bool scoring_field; /* scoring_func says softmax or sigmoid */
     bool router_float;  /* the converter never quantises the router */
     bool router_8bit, switch_8bit;

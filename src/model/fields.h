@@ -34,6 +34,5 @@ bool md_field_present(const md_fields *f, const char *name);
 
 /* Record a problem with a field: "config.json: NAME ..." */
 __attribute__((format(printf, 4, 5))) void md_field_fail(md_fields *f, fm_status code,
-                                                         const char *name, const char *format,
-                                                         ...);
+                                                         const char *name, const char *format, ...);
 #endif

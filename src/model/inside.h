@@ -2,8 +2,8 @@
 #ifndef MODEL_INSIDE_H
 #define MODEL_INSIDE_H
 
-#include "model/config.h"
 #include "experts/pack.h"
+#include "model/config.h"
 #include "model/model.h"
 #include "model/schema.h"
 
@@ -33,9 +33,9 @@ typedef struct md_layer {
 /* Where a resident spec's bytes come from and go to. */
 typedef struct md_binding {
     const md_spec *spec;
-    ts_matrix m;                  /* matrices */
-    const ts_tensor *bias, *vec;  /* float tensors */
-    size_t offset, bytes;         /* in the arena */
+    ts_matrix m;                 /* matrices */
+    const ts_tensor *bias, *vec; /* float tensors */
+    size_t offset, bytes;        /* in the arena */
 } md_binding;
 
 enum { MD_MAX_NOTES = 8 };
@@ -58,12 +58,12 @@ struct md_model {
     bool loaded;
     xp_source source;
     xp_layer *expert_layers;
-    xp_pack *pack; /* the source, when the checkpoint itself holds no experts */
+    xp_pack *pack;          /* the source, when the checkpoint itself holds no experts */
     const ts_tensor **used; /* tensors that the model reads, for the notes */
     size_t n_used, used_capacity;
     char *notes[MD_MAX_NOTES + 1];
     int n_notes;
-    double *frequencies; /* rope: [dims / 2] */
+    double *frequencies;               /* rope: [dims / 2] */
     size_t recurrent_floats, kv_bytes; /* of a state; a token */
 };
 
@@ -132,9 +132,9 @@ typedef struct md_item md_item;
 /* y = W^T x for a matrix stored [in][out], columns [first, first + n_out) of it. */
 typedef struct md_transposed {
     const kn_mat *w;
-    int first, n_out, n;      /* n: vectors */
-    const float *x;           /* [n][w->rows] x_stride apart */
-    float *y;                 /* [n][n_out] y_stride apart */
+    int first, n_out, n; /* n: vectors */
+    const float *x;      /* [n][w->rows] x_stride apart */
+    float *y;            /* [n][n_out] y_stride apart */
     size_t x_stride, y_stride;
 } md_transposed;
 
@@ -156,38 +156,38 @@ struct md_run {
     int n;
     md_segment *segments;
     int n_segments;
-    int *position;       /* [n] */
-    int *segment_of;     /* [n] */
-    float *cos, *sin;    /* [n][dims / 2] */
+    int *position;    /* [n] */
+    int *segment_of;  /* [n] */
+    float *cos, *sin; /* [n][dims / 2] */
 
-    float *x;            /* [n][hidden] residual stream */
-    float *h;            /* [n][hidden] normed */
-    float *y;            /* [n][hidden] a block's output */
-    float *kv_shared;    /* [n][2 kv width]: projections that later layers reuse (CLA), or NULL */
-    float *work;         /* [n][work_width] the mixer's and dense MLP's own */
+    float *x;         /* [n][hidden] residual stream */
+    float *h;         /* [n][hidden] normed */
+    float *y;         /* [n][hidden] a block's output */
+    float *kv_shared; /* [n][2 kv width]: projections that later layers reuse (CLA), or NULL */
+    float *work;      /* [n][work_width] the mixer's and dense MLP's own */
     size_t work_width;
-    float *private_;     /* [threads][private_width] of one worker */
+    float *private_; /* [threads][private_width] of one worker */
     size_t private_width;
-    void *act;           /* scratch of prepared activations, two of them */
+    void *act; /* scratch of prepared activations, two of them */
     size_t act_bytes;
     md_item *items;
     md_transposed *transposed; /* [2 E], where a layer has such experts */
     int max_items;
 
     /* experts */
-    float *scores;       /* [n][E] */
-    int *picks;          /* [n][k]; -1: this rank is left out */
-    float *weights;      /* [n][k] */
-    int *place;          /* [n][k] row of `outputs` */
-    int *order;          /* [n k] pairs t * k + rank, sorted by expert */
-    int *first_of;       /* [E + 1] where an expert's pairs begin in order */
-    int *chosen;         /* [E] the distinct experts */
-    int *chosen_count;   /* [E] */
-    int *ready;          /* [E] tickets that are computed together */
-    xp_ticket *tickets;  /* [2][E] */
-    float *gathered;     /* [bundle_rows][hidden] */
+    float *scores;                         /* [n][E] */
+    int *picks;                            /* [n][k]; -1: this rank is left out */
+    float *weights;                        /* [n][k] */
+    int *place;                            /* [n][k] row of `outputs` */
+    int *order;                            /* [n k] pairs t * k + rank, sorted by expert */
+    int *first_of;                         /* [E + 1] where an expert's pairs begin in order */
+    int *chosen;                           /* [E] the distinct experts */
+    int *chosen_count;                     /* [E] */
+    int *ready;                            /* [E] tickets that are computed together */
+    xp_ticket *tickets;                    /* [2][E] */
+    float *gathered;                       /* [bundle_rows][hidden] */
     float *expert_hidden, *expert_scratch; /* [bundle_rows][I] */
-    float *outputs;      /* [n k][hidden] */
+    float *outputs;                        /* [n k][hidden] */
     float *shared_hidden, *shared_scratch; /* [n][Is] */
     float *shared_switch;                  /* [n][1 or 2] */
     float *shared_out;                     /* [n][hidden] */

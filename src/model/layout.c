@@ -62,8 +62,8 @@ static bool is_raw(const md_model *m)
 {
     int n = first_layer(&m->config, MD_DELTANET);
     if (n < 0) return false;
-    const ts_tensor *t = find(m, "%slayers.%d.%s.conv1d.weight", m->layout.prefix, n,
-                              m->config.names.mixer);
+    const ts_tensor *t =
+        find(m, "%slayers.%d.%s.conv1d.weight", m->layout.prefix, n, m->config.names.mixer);
     return t && t->n_dims == 3 && t->shape[2] != 1;
 }
 
@@ -75,7 +75,8 @@ static void find_router(md_model *m)
     const char *name = c->names.router;
     while (n < c->n_layers && *name) {
         int length = (int)strcspn(name, "|");
-        if (find(m, "%slayers.%d.%s.%.*s.weight", m->layout.prefix, n, c->names.moe, length, name)) {
+        if (find(m, "%slayers.%d.%s.%.*s.weight", m->layout.prefix, n, c->names.moe, length,
+                 name)) {
             m->layout.router = name;
             m->layout.router_length = length;
             return;
@@ -95,8 +96,8 @@ fm_status md_find_layout(md_model *m, fm_error *err)
     if (c->tied) m->layout.tied = true;
     int mla = first_layer(c, MD_MLA);
     if (mla >= 0)
-        m->layout.kv_b = !find(m, "%slayers.%d.%s.embed_q.weight", m->layout.prefix, mla,
-                               c->names.attention);
+        m->layout.kv_b =
+            !find(m, "%slayers.%d.%s.embed_q.weight", m->layout.prefix, mla, c->names.attention);
     m->layout.raw_norms = c->family->plus_one_norms && is_raw(m);
     find_router(m);
     return FM_OK;

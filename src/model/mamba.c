@@ -92,8 +92,7 @@ void md_mamba1(md_run *r, int layer)
     md_for_tokens(r, norm_low, &m, r->n, 1024);
     md_product dt = {&w->mat[MD_SSM_DT], w->bias[MD_SSM_DT], m.dt, wide, true};
     md_products(r, m.dt_low, wide, r->n, &dt, 1);
-    bs_pool_run(r->pool, scan_channels, &m,
-                (c->ssm_inner + CHANNELS_A_TASK - 1) / CHANNELS_A_TASK);
+    bs_pool_run(r->pool, scan_channels, &m, (c->ssm_inner + CHANNELS_A_TASK - 1) / CHANNELS_A_TASK);
     finish(&m);
 }
 
@@ -109,15 +108,17 @@ static void scan_head(void *arg, int head, int worker)
     int dh = c->ssm_head_dim, n = c->ssm_state, group = head / (c->ssm_heads / c->ssm_groups);
     for (int s = 0; s < r->n_segments; s++) {
         const md_segment *g = &r->segments[s];
-        float *S = md_recurrent(g->state, m->l) + m->l->conv_floats + (size_t)(head * dh) * (size_t)n;
+        float *S =
+            md_recurrent(g->state, m->l) + m->l->conv_floats + (size_t)(head * dh) * (size_t)n;
         for (int t = g->first; t < g->first + g->count; t++) {
             size_t row = (size_t)t * r->work_width;
             const float *x = m->convolved + row, *B = x + m->inner + (size_t)(group * n);
             const float *C = B + (size_t)(c->ssm_groups * n);
             float dt = kn_softplusf(m->dt[row + (size_t)head] + w->vec[MD_DT_BIAS][head]);
             dt = dt < c->ssm_dt_min ? c->ssm_dt_min : dt > c->ssm_dt_max ? c->ssm_dt_max : dt;
-            kn_mamba2_step(r->isa, m->out + row + (size_t)(head * dh), S, x + (size_t)(head * dh), B,
-                           C, kn_expf(w->vec[MD_A_LOG][head] * dt), dt, w->vec[MD_D][head], dh, n);
+            kn_mamba2_step(r->isa, m->out + row + (size_t)(head * dh), S, x + (size_t)(head * dh),
+                           B, C, kn_expf(w->vec[MD_A_LOG][head] * dt), dt, w->vec[MD_D][head], dh,
+                           n);
         }
     }
 }

@@ -3,8 +3,8 @@
  * it by kv_b, which is stored split (embed_q [heads][c][nope], unembed_out [heads][v][c]) or whole
  * ([heads][nope + v][c]).
  *
- * Of r->work, a token: q_a | q [heads][nope + rope] | kv_a [c + rope] | absorbed q [heads][c + rope]
- * | latent out [heads][c] | out [heads][v]. */
+ * Of r->work, a token: q_a | q [heads][nope + rope] | kv_a [c + rope] | absorbed q [heads][c +
+ * rope] | latent out [heads][c] | out [heads][v]. */
 #include "model/product.h"
 
 #include <string.h>

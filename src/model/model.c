@@ -69,7 +69,8 @@ static void count_planned(md_model *m)
     for (size_t i = 0; i + 2 < m->schema.n; i++) {
         uint64_t expert = 0;
         for (size_t p = 0; p < 3 && m->schema.spec[i].part[0] == MD_EXPERT_GATE &&
-                           m->schema.spec[i].kind == MD_EXPERTS; p++) {
+                           m->schema.spec[i].kind == MD_EXPERTS;
+             p++) {
             kn_mat format = md_planned_format(m->json, &m->schema.spec[i + p]);
             expert += md_stored_bytes(&m->schema.spec[i + p], &format, sizeof(float)) /
                       (uint64_t)m->config.n_experts;
@@ -118,7 +119,8 @@ static void describe(md_model *m)
 
 static int by_address(const void *a, const void *b)
 {
-    uintptr_t x = (uintptr_t)*(const ts_tensor *const *)a, y = (uintptr_t)*(const ts_tensor *const *)b;
+    uintptr_t x = (uintptr_t) * (const ts_tensor *const *)a,
+              y = (uintptr_t) * (const ts_tensor *const *)b;
     return x < y ? -1 : x > y;
 }
 
@@ -153,10 +155,9 @@ static fm_status note_unused(md_model *m, fm_error *err)
         found[k].bytes += t->bytes;
     }
     for (int k = 0; k < KINDS && found[k].kind; k++) {
-        m->notes[m->n_notes] =
-            bs_sprintf("skipped %d tensor%s %s (%llu bytes; the first is %s)", found[k].n,
-                       found[k].n > 1 ? "s" : "", found[k].kind,
-                       (unsigned long long)found[k].bytes, found[k].first);
+        m->notes[m->n_notes] = bs_sprintf("skipped %d tensor%s %s (%llu bytes; the first is %s)",
+                                          found[k].n, found[k].n > 1 ? "s" : "", found[k].kind,
+                                          (unsigned long long)found[k].bytes, found[k].first);
         if (!m->notes[m->n_notes++]) return fm_fail_nomem(err, "opening the model");
     }
     return FM_OK;
@@ -172,8 +173,7 @@ const char *md_note(const md_model *model, int i)
 static fm_status open_all(md_model *m, const char *dir, fm_error *err)
 {
     fm_status status = read_json(m, err);
-    if (!status)
-        status = md_config_read(&m->config, m->json, m->path, m->options.mlx_router, err);
+    if (!status) status = md_config_read(&m->config, m->json, m->path, m->options.mlx_router, err);
     if (!status) status = md_check_quantisation(m->json, m->path, err);
     if (!status && dir) status = ts_open(dir, &m->store, err);
     if (!status) status = make_layers(m, err);

@@ -20,7 +20,8 @@ typedef struct md_options {
     kn_isa isa;
     kn_precision precision;
     kn_kv_type kv_type;
-    bool mlx_router; /* route as mlx-lm where it differs from Hugging Face (Hunyuan, Jamba, PhiMoE) */
+    bool mlx_router; /* route as mlx-lm where it differs from Hugging Face (Hunyuan, Jamba, PhiMoE)
+                      */
 } md_options;
 
 /* What the planner, `inspect` and the statistics want to know. All byte figures are exact. */
@@ -74,8 +75,8 @@ void md_state_reset(md_state *state);
 bool md_state_truncate(md_state *state, int length);
 
 /* What cannot be recomputed from a KV cache cut to its length: the recurrent states. Size is 0 for
- * pure attention models. A snapshot taken at length n lets a state whose first n tokens are the same
- * go back to n. */
+ * pure attention models. A snapshot taken at length n lets a state whose first n tokens are the
+ * same go back to n. */
 uint64_t md_snapshot_bytes(const md_model *model);
 void md_snapshot_take(const md_state *state, void *out);
 void md_snapshot_restore(md_state *state, int length, const void *snapshot);
@@ -94,7 +95,7 @@ void md_kv_import(md_state *state, int begin, int end, const void *in);
 
 typedef struct md_token {
     int32_t id;
-    md_state *state;  /* tokens of one state stand together and in order; it advances by them */
+    md_state *state; /* tokens of one state stand together and in order; it advances by them */
     bool want_logits;
 } md_token;
 
@@ -111,8 +112,8 @@ fm_status md_run_create(const md_model *model, xp_cache *experts, bs_pool *pool,
 void md_run_destroy(md_run *run);
 void md_run_watch_routes(md_run *run, md_route_fn *fn, void *arg);
 
-/* Compute routers and shared experts only, no routed expert: fast, WRONG text, for finding out which
- * experts a prompt is likely to want (the seed's router-only discovery). */
+/* Compute routers and shared experts only, no routed expert: fast, WRONG text, for finding out
+ * which experts a prompt is likely to want (the seed's router-only discovery). */
 void md_run_router_only(md_run *run, bool on);
 
 /* Router weight that was to be applied, and the part of it that was not because the expert was

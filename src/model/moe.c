@@ -14,9 +14,9 @@ typedef struct moe {
     const md_layer *l;
     const md_arch *c;
     int layer, n, k, n_chosen;
-    int filled;         /* rows of r->outputs that are taken */
+    int filled; /* rows of r->outputs that are taken */
     bool shared_done;
-    bool skipped;       /* a fixed resident set left experts out */
+    bool skipped; /* a fixed resident set left experts out */
 } moe;
 
 /* --- router ----------------------------------------------------------------------------------- */
@@ -47,18 +47,29 @@ static void first_products(moe *m)
         md_prepare(r, &act[1], 1, r->h, hidden, m->n, (int)hidden, md_group_of(gate));
     }
     md_item items[3];
-    items[n++] = (md_item){.w = router, .x = &act[0], .bias = w->bias[MD_ROUTER], .y = r->scores,
-                           .y_stride = (size_t)m->c->n_experts, .t1 = m->n};
+    items[n++] = (md_item){.w = router,
+                           .x = &act[0],
+                           .bias = w->bias[MD_ROUTER],
+                           .y = r->scores,
+                           .y_stride = (size_t)m->c->n_experts,
+                           .t1 = m->n};
     if (gate->rows)
-        items[n++] = (md_item){.w = gate, .up = &w->mat[MD_SHARED_UP], .x = &act[second],
-                               .bias = w->bias[MD_SHARED_GATE], .up_bias = w->bias[MD_SHARED_UP],
-                               .y = r->shared_hidden, .scratch = r->shared_scratch,
-                               .y_stride = (size_t)m->l->c->shared_width, .t1 = m->n};
+        items[n++] = (md_item){.w = gate,
+                               .up = &w->mat[MD_SHARED_UP],
+                               .x = &act[second],
+                               .bias = w->bias[MD_SHARED_GATE],
+                               .up_bias = w->bias[MD_SHARED_UP],
+                               .y = r->shared_hidden,
+                               .scratch = r->shared_scratch,
+                               .y_stride = (size_t)m->l->c->shared_width,
+                               .t1 = m->n};
     if (swtch->rows)
         items[n++] = (md_item){.w = swtch,
                                .x = &act[md_group_of(swtch) == group ? 0 : second],
-                               .bias = w->bias[MD_SHARED_SWITCH], .y = r->shared_switch,
-                               .y_stride = (size_t)swtch->rows, .t1 = m->n};
+                               .bias = w->bias[MD_SHARED_SWITCH],
+                               .y = r->shared_switch,
+                               .y_stride = (size_t)swtch->rows,
+                               .t1 = m->n};
     m->shared_done = !gate->rows;
     md_run_items(r, items, n);
 }
@@ -103,8 +114,12 @@ static md_item shared_down(const moe *m, kn_act *act)
     const kn_mat *down = &m->l->w.mat[MD_SHARED_DOWN];
     md_prepare(r, act, 1, r->shared_hidden, (size_t)down->cols, m->n, down->cols,
                md_group_of(down));
-    return (md_item){.w = down, .x = act, .bias = m->l->w.bias[MD_SHARED_DOWN], .y = r->shared_out,
-                     .y_stride = (size_t)m->c->hidden, .t1 = m->n};
+    return (md_item){.w = down,
+                     .x = act,
+                     .bias = m->l->w.bias[MD_SHARED_DOWN],
+                     .y = r->shared_out,
+                     .y_stride = (size_t)m->c->hidden,
+                     .t1 = m->n};
 }
 
 static void compute_shared(moe *m)
@@ -193,10 +208,13 @@ static void compute_transposed(moe *m, xp_ticket *tickets, int n_ready)
     const float *x = m->n == 1 ? r->h : r->gathered;
     for (int i = 0; i < n_ready; i++) {
         const xp_ticket *e = &tickets[r->ready[i]];
-        md_transposed half = {.w = &e->view.m[XP_GATE], .n_out = (int)width,
+        md_transposed half = {.w = &e->view.m[XP_GATE],
+                              .n_out = (int)width,
                               .n = r->first_of[e->expert + 1] - r->first_of[e->expert],
-                              .x = m->n == 1 ? x : x + row * hidden, .x_stride = hidden,
-                              .y = r->expert_hidden + row * width, .y_stride = width};
+                              .x = m->n == 1 ? x : x + row * hidden,
+                              .x_stride = hidden,
+                              .y = r->expert_hidden + row * width,
+                              .y_stride = width};
         r->transposed[n++] = half;
         half.first = (int)width;
         half.y = r->expert_scratch + row * width;
@@ -208,9 +226,11 @@ static void compute_transposed(moe *m, xp_ticket *tickets, int n_ready)
     for (int i = 0; i < n_ready; i++) {
         md_transposed *down = &r->transposed[i];
         size_t first = (size_t)(r->transposed[2 * i].y - r->expert_hidden) / width;
-        *down = (md_transposed){.w = &tickets[r->ready[i]].view.m[XP_DOWN], .n_out = (int)hidden,
+        *down = (md_transposed){.w = &tickets[r->ready[i]].view.m[XP_DOWN],
+                                .n_out = (int)hidden,
                                 .n = r->transposed[2 * i].n,
-                                .x = r->expert_hidden + first * width, .x_stride = width,
+                                .x = r->expert_hidden + first * width,
+                                .x_stride = width,
                                 .y = r->outputs + ((size_t)m->filled + first) * hidden,
                                 .y_stride = hidden};
     }
@@ -362,8 +382,8 @@ static void hint_next(moe *m)
     md_product p = {&l->w.mat[MD_ROUTER], l->w.bias[MD_ROUTER], r->scores, (size_t)e, false};
     md_products(r, r->y, (size_t)m->c->hidden, m->n, &p, 1);
     for (int t = 0; t < m->n; t++) {
-        md_route(r->isa, &m->c->router, r->scores + (size_t)t * (size_t)e,
-                 l->w.vec[MD_ROUTER_BIAS], e, k, r->private_, picks, weights);
+        md_route(r->isa, &m->c->router, r->scores + (size_t)t * (size_t)e, l->w.vec[MD_ROUTER_BIAS],
+                 e, k, r->private_, picks, weights);
         xp_hint(r->experts, l->moe_layer, picks, k);
     }
 }

@@ -45,8 +45,8 @@ fm_status md_check_quantisation(const json_t *config, const char *path, fm_error
     fm_status status = q ? check_dict(q, "quantization", path, err) : FM_OK;
     const char *module;
     json_t *own;
-    json_object_foreach((json_t *)q, module, own)
-        if (json_is_object(own) && !status) status = check_dict(own, module, path, err);
+    json_object_foreach((json_t *)q, module, own) if (json_is_object(own) && !status) status =
+        check_dict(own, module, path, err);
     return status;
 }
 
@@ -103,7 +103,8 @@ kn_mat md_planned_format(const json_t *config, const md_spec *spec)
 uint64_t md_stored_bytes(const md_spec *spec, const kn_mat *format, size_t float_bytes)
 {
     uint64_t count = spec->count ? (uint64_t)spec->count : 1, rows = (uint64_t)spec->rows;
-    uint64_t one = format->row_bytes + (format->format == KN_AFFINE ? 2 : 1) * format->scale_row_bytes;
+    uint64_t one =
+        format->row_bytes + (format->format == KN_AFFINE ? 2 : 1) * format->scale_row_bytes;
     if (spec->keeps_f32) float_bytes = sizeof(float);
     if (spec->kind == MD_VECTOR) one = float_bytes * (spec->cols ? (uint64_t)spec->cols : 1);
     else if (spec->bias) one += float_bytes;
@@ -124,7 +125,8 @@ void md_planned_experts(const md_arch *c, const md_schema *s, const json_t *conf
         if (spec->kind != MD_EXPERTS || spec->moe_layer != moe_layer) continue;
         int p = (int)(spec->part[0] - MD_EXPERT_GATE);
         kn_mat m = md_planned_format(config, spec);
-        if (m.format != KN_AFFINE) m.scale_type = KN_F32; /* says nothing; as ts_find_matrix has it */
+        if (m.format != KN_AFFINE)
+            m.scale_type = KN_F32; /* says nothing; as ts_find_matrix has it */
         out->shape[p] = m;
         out->top_k = c->layer[spec->layer].top_k;
         out->part[p][XP_CODES] = nowhere((size_t)m.rows * m.row_bytes);

@@ -13,8 +13,7 @@ typedef struct job {
 
 static size_t work_of(const md_item *it)
 {
-    return (size_t)it->w->rows * (size_t)it->w->cols * (size_t)(it->t1 - it->t0) *
-           (it->up ? 2 : 1);
+    return (size_t)it->w->rows * (size_t)it->w->cols * (size_t)(it->t1 - it->t0) * (it->up ? 2 : 1);
 }
 
 static void add_bias(const md_item *it, float *y, const float *bias, int r0, int r1)
@@ -121,8 +120,12 @@ void md_products(md_run *r, const float *x, size_t stride, int n, const md_produ
             while (a < n_acts && act[a].group != group) a++;
             if (a == 2) continue;
             if (a == n_acts) md_prepare(r, &act[n_acts++], a, x, stride, n, p[i].w->cols, group);
-            items[n_items++] = (md_item){.w = p[i].w, .x = &act[a], .bias = p[i].bias, .y = p[i].y,
-                                         .y_stride = p[i].y_stride, .t1 = n};
+            items[n_items++] = (md_item){.w = p[i].w,
+                                         .x = &act[a],
+                                         .bias = p[i].bias,
+                                         .y = p[i].y,
+                                         .y_stride = p[i].y_stride,
+                                         .t1 = n};
             done[i] = true;
         }
         if (!n_items) return;

@@ -9,11 +9,11 @@
 #include "model/inside.h"
 
 struct md_item {
-    const kn_mat *w;     /* y = w x */
-    const kn_mat *up;    /* given: y = silu(w x) * (up x), or the clamped form */
-    const kn_act *x;     /* tokens [t0, t1) of it */
+    const kn_mat *w;             /* y = w x */
+    const kn_mat *up;            /* given: y = silu(w x) * (up x), or the clamped form */
+    const kn_act *x;             /* tokens [t0, t1) of it */
     const float *bias, *up_bias; /* [rows] or NULL */
-    float *y, *scratch;  /* token t at y + t * y_stride; scratch: the same for up x */
+    float *y, *scratch;          /* token t at y + t * y_stride; scratch: the same for up x */
     size_t y_stride;
     int t0, t1;
     int first_task, rows_each; /* filled in by md_run_items */

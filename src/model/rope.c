@@ -77,7 +77,8 @@ static void read_longrope(md_rope_config *r, const md_arch *c, places *p, md_fie
             md_field_fail(f, FM_E_FORMAT, "long_factor", "has an entry that is not above 0");
     }
     double original = number(p, "original_max_position_embeddings", 1, 1e9, 0);
-    if (original == 0) original = md_field_number(f, "original_max_position_embeddings", 2, 1e9, 4096);
+    if (original == 0)
+        original = md_field_number(f, "original_max_position_embeddings", 2, 1e9, 4096);
     r->original = original;
     double ratio = c->max_context / original;
     double natural = ratio <= 1 ? 1 : sqrt(1 + log(ratio) / log(original));
@@ -197,8 +198,8 @@ static double rotated_scale(const md_rope_config *r)
     return r->attention_factor;
 }
 
-void md_rope_angles(const md_rope_config *r, const double *frequencies, int position, float *cos_out,
-                    float *sin_out)
+void md_rope_angles(const md_rope_config *r, const double *frequencies, int position,
+                    float *cos_out, float *sin_out)
 {
     double scale = rotated_scale(r);
     for (int i = 0; i < r->dims / 2; i++) {

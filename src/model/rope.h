@@ -13,7 +13,7 @@ void md_rope_read(md_arch *c, md_fields *f);
 void md_rope_frequencies(const md_rope_config *r, double *out);
 
 /* cos and sin [dims / 2] of a position, times the scaling's factor. */
-void md_rope_angles(const md_rope_config *r, const double *frequencies, int position, float *cos_out,
-                    float *sin_out);
+void md_rope_angles(const md_rope_config *r, const double *frequencies, int position,
+                    float *cos_out, float *sin_out);
 
 #endif

@@ -52,7 +52,8 @@ static sizes sizes_of(const md_model *m, int max_tokens)
             s.act_cols = most(s.act_cols, (size_t)m->layers[n].w.mat[p].cols);
     }
     s.act_cols = most(most(s.act_cols, s.expert_width), s.shared_width);
-    s.act_cols = most(s.act_cols, (size_t)c->n_heads * (size_t)most((size_t)c->head_dim, (size_t)c->v_dim));
+    s.act_cols =
+        most(s.act_cols, (size_t)c->n_heads * (size_t)most((size_t)c->head_dim, (size_t)c->v_dim));
     s.act_cols = most(s.act_cols, (size_t)c->dn_v_heads * (size_t)c->dn_v_dim);
     s.act_cols = most(s.act_cols, most((size_t)c->ssm_inner, (size_t)c->q_lora));
     return s;

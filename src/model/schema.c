@@ -74,7 +74,8 @@ static void part(md_spec *s, md_mat role, int rows)
 }
 
 /* The norm NAME.weight, and NAME.bias where the family has LayerNorms. */
-static void norm(builder *b, const char *module, const char *name, md_vec role, int n, bool plus_one)
+static void norm(builder *b, const char *module, const char *name, md_vec role, int n,
+                 bool plus_one)
 {
     char path[160];
     snprintf(path, sizeof path, "%s.weight", name);

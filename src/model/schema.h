@@ -21,23 +21,60 @@
 
 /* Matrices. The first ones belong to no layer. */
 typedef enum md_mat {
-    MD_EMBED, MD_HEAD,
-    MD_Q, MD_Q_GATE, MD_K, MD_V, MD_O,                              /* attention */
-    MD_Q_A, MD_Q_B, MD_KV_A, MD_KV_B, MD_EMBED_Q, MD_UNEMBED,       /* MLA; MD_Q without q_lora */
-    MD_DN_QKV, MD_DN_Z, MD_DN_B, MD_DN_A,                           /* delta net; out is MD_O */
-    MD_SSM_IN, MD_SSM_X, MD_SSM_DT,                                 /* Mamba; out is MD_O */
-    MD_ROUTER, MD_SHARED_GATE, MD_SHARED_UP, MD_SHARED_DOWN, MD_SHARED_SWITCH,
-    MD_DENSE_GATE, MD_DENSE_UP, MD_DENSE_DOWN,
-    MD_EXPERT_GATE, MD_EXPERT_UP, MD_EXPERT_DOWN,                   /* streamed, never resident */
+    MD_EMBED,
+    MD_HEAD,
+    MD_Q,
+    MD_Q_GATE,
+    MD_K,
+    MD_V,
+    MD_O, /* attention */
+    MD_Q_A,
+    MD_Q_B,
+    MD_KV_A,
+    MD_KV_B,
+    MD_EMBED_Q,
+    MD_UNEMBED, /* MLA; MD_Q without q_lora */
+    MD_DN_QKV,
+    MD_DN_Z,
+    MD_DN_B,
+    MD_DN_A, /* delta net; out is MD_O */
+    MD_SSM_IN,
+    MD_SSM_X,
+    MD_SSM_DT, /* Mamba; out is MD_O */
+    MD_ROUTER,
+    MD_SHARED_GATE,
+    MD_SHARED_UP,
+    MD_SHARED_DOWN,
+    MD_SHARED_SWITCH,
+    MD_DENSE_GATE,
+    MD_DENSE_UP,
+    MD_DENSE_DOWN,
+    MD_EXPERT_GATE,
+    MD_EXPERT_UP,
+    MD_EXPERT_DOWN, /* streamed, never resident */
     MD_N_MATS,
 } md_mat;
 
 /* Float vectors (and small float tensors). */
 typedef enum md_vec {
-    MD_IN_NORM, MD_IN_NORM_BIAS, MD_POST_NORM, MD_POST_NORM_BIAS, /* final norm: IN_NORM, layer -1 */
-    MD_Q_NORM, MD_K_NORM, MD_Q_A_NORM, MD_KV_A_NORM, MD_SINKS,
-    MD_CONV, MD_CONV_BIAS, MD_A_LOG, MD_DT_BIAS, MD_D, MD_MIX_NORM,
-    MD_DT_NORM, MD_B_NORM, MD_C_NORM,
+    MD_IN_NORM,
+    MD_IN_NORM_BIAS,
+    MD_POST_NORM,
+    MD_POST_NORM_BIAS, /* final norm: IN_NORM, layer -1 */
+    MD_Q_NORM,
+    MD_K_NORM,
+    MD_Q_A_NORM,
+    MD_KV_A_NORM,
+    MD_SINKS,
+    MD_CONV,
+    MD_CONV_BIAS,
+    MD_A_LOG,
+    MD_DT_BIAS,
+    MD_D,
+    MD_MIX_NORM,
+    MD_DT_NORM,
+    MD_B_NORM,
+    MD_C_NORM,
     MD_ROUTER_BIAS,
     MD_N_VECS,
 } md_vec;
@@ -63,13 +100,13 @@ typedef struct md_spec {
     int rows, cols;       /* vector: shape is [rows], or [rows][cols] with cols > 0 */
     bool conv;            /* vector of shape [rows][cols][1] */
     int bits;
-    bool bias;     /* NAME.bias goes with it */
-    bool optional; /* may be absent */
+    bool bias;      /* NAME.bias goes with it */
+    bool optional;  /* may be absent */
     bool keeps_f32; /* the converter leaves it float32 */
-    bool plus_one; /* a raw checkpoint stores w - 1 */
+    bool plus_one;  /* a raw checkpoint stores w - 1 */
     md_order order;
     int n_parts;
-    md_mat part[3];   /* which matrices its rows become, in this order, after un-ordering */
+    md_mat part[3]; /* which matrices its rows become, in this order, after un-ordering */
     int part_rows[3];
     md_vec vec;
 } md_spec;

@@ -63,8 +63,8 @@ static float *feed(fixture *f, md_state *s, const int *ids, int n, int chunk)
         md_token tokens[MOST];
         int m = n - t < chunk ? n - t : chunk;
         for (int i = 0; i < m; i++) tokens[i] = (md_token){ids[t + i], s, true};
-        fm_status status = md_forward(f->run, tokens, m, m > 1,
-                                      logits + (size_t)t * (size_t)f->vocab, &err);
+        fm_status status =
+            md_forward(f->run, tokens, m, m > 1, logits + (size_t)t * (size_t)f->vocab, &err);
         if (status) fail_msg("%s", err.message);
     }
     return logits;
@@ -229,8 +229,8 @@ static void refuses_what_cannot_be(void **unused)
     tear_down(&f);
 }
 
-/* The seed's lossy modes: with everything resident they are exact; with part of it, what is dropped is
- * counted, and after a refresh with room for all the text is exact again. */
+/* The seed's lossy modes: with everything resident they are exact; with part of it, what is dropped
+ * is counted, and after a refresh with room for all the text is exact again. */
 static void a_fixed_set_is_lossy_and_says_so(void **unused)
 {
     (void)unused;

@@ -65,8 +65,8 @@ static md_arch *read_config(const char *scaling)
 {
     json_t *c = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f}", "model_type",
                           "mixtral", "hidden_size", 64, "num_hidden_layers", 1, "vocab_size", 9,
-                          "num_attention_heads", 4, "num_key_value_heads", 4, "num_local_experts", 4,
-                          "num_experts_per_tok", 2, "intermediate_size", 32,
+                          "num_attention_heads", 4, "num_key_value_heads", 4, "num_local_experts",
+                          4, "num_experts_per_tok", 2, "intermediate_size", 32,
                           "max_position_embeddings", 512, "rope_theta", 10000.0);
     json_object_set_new(c, "rope_scaling", json_loads(scaling, 0, NULL));
     md_arch *a = calloc(1, sizeof *a);
@@ -100,13 +100,13 @@ static void every_scaling(void **unused)
 static void yarn_scales_latent_attention(void **unused)
 {
     (void)unused;
-    json_t *c = json_pack(
-        "{s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i, s:{s:s,s:i,s:i,s:f}}", "model_type",
-        "deepseek_v3", "hidden_size", 64, "num_hidden_layers", 1, "vocab_size", 9,
-        "num_attention_heads", 4, "kv_lora_rank", 32, "qk_nope_head_dim", 24, "qk_rope_head_dim", 8,
-        "v_head_dim", 16, "n_routed_experts", 4, "num_experts_per_tok", 2, "moe_intermediate_size",
-        32, "rope_scaling", "type", "yarn", "factor", 40, "original_max_position_embeddings", 64,
-        "mscale_all_dim", 0.5);
+    json_t *c = json_pack("{s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i, s:{s:s,s:i,s:i,s:f}}",
+                          "model_type", "deepseek_v3", "hidden_size", 64, "num_hidden_layers", 1,
+                          "vocab_size", 9, "num_attention_heads", 4, "kv_lora_rank", 32,
+                          "qk_nope_head_dim", 24, "qk_rope_head_dim", 8, "v_head_dim", 16,
+                          "n_routed_experts", 4, "num_experts_per_tok", 2, "moe_intermediate_size",
+                          32, "rope_scaling", "type", "yarn", "factor", 40,
+                          "original_max_position_embeddings", 64, "mscale_all_dim", 0.5);
     md_arch *a = calloc(1, sizeof *a);
     fm_error err = {0};
     if (md_config_read(a, c, "config.json", false, &err)) fail_msg("%s", err.message);
@@ -182,8 +182,11 @@ static void groups(void **unused)
     static const float low[] = {0, 0, 0, 0, 0, -1};
     int e[3];
     float w[3];
-    md_router y = {.score = MD_SCORE_SIGMOID, .group_rule = MD_GROUP_TOP2_SUM, .n_group = 2,
-                   .topk_group = 1, .scale = 1};
+    md_router y = {.score = MD_SCORE_SIGMOID,
+                   .group_rule = MD_GROUP_TOP2_SUM,
+                   .n_group = 2,
+                   .topk_group = 1,
+                   .scale = 1};
     route(&y, logits, NULL, 6, 2, e, w);
     expect(e, w, 2, (int[]){3, 4}, (double[]){sigmoid(1), sigmoid(1)});
     route(&y, logits, low, 6, 3, e, w);

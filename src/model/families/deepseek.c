@@ -1,4 +1,5 @@
-/* DeepSeek and its kin: latent attention, sigmoid routers with a correction bias, shared experts. */
+/* DeepSeek and its kin: latent attention, sigmoid routers with a correction bias, shared experts.
+ */
 #include "model/families/families.h"
 
 const md_family md_deepseek = {
@@ -59,7 +60,8 @@ const md_family md_deepseek_v3 = {
             {"norm_topk_prob", 1},
             {NULL, 0},
         },
-    .only = (const md_only[]){{"topk_method", "noaux_tc"}, {"scoring_func", "sigmoid"}, {NULL, NULL}},
+    .only =
+        (const md_only[]){{"topk_method", "noaux_tc"}, {"scoring_func", "sigmoid"}, {NULL, NULL}},
 };
 
 const md_family md_glm4_moe_lite = {
@@ -102,7 +104,8 @@ const md_family md_glm4_moe_lite = {
             {"rope_theta", 1e6},
             {NULL, 0},
         },
-    .only = (const md_only[]){{"topk_method", "noaux_tc"}, {"scoring_func", "sigmoid"}, {NULL, NULL}},
+    .only =
+        (const md_only[]){{"topk_method", "noaux_tc"}, {"scoring_func", "sigmoid"}, {NULL, NULL}},
 };
 
 const md_family md_glm4_moe = {
@@ -123,7 +126,8 @@ const md_family md_glm4_moe = {
                .not_single = true},
     .normalise = MD_NORM_CONFIG,
     .router_float = true,
-    .only = (const md_only[]){{"topk_method", "noaux_tc"}, {"scoring_func", "sigmoid"}, {NULL, NULL}},
+    .only =
+        (const md_only[]){{"topk_method", "noaux_tc"}, {"scoring_func", "sigmoid"}, {NULL, NULL}},
 };
 
 const md_family md_dots1 = {
@@ -141,5 +145,6 @@ const md_family md_dots1 = {
                .not_single = true},
     .normalise = MD_NORM_CONFIG,
     .router_float = true,
-    .only = (const md_only[]){{"topk_method", "noaux_tc"}, {"scoring_func", "sigmoid"}, {NULL, NULL}},
+    .only =
+        (const md_only[]){{"topk_method", "noaux_tc"}, {"scoring_func", "sigmoid"}, {NULL, NULL}},
 };

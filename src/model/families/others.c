@@ -67,8 +67,7 @@ const md_family md_gpt_oss = {
 
 const md_family md_ernie4_5_moe = {
     .model_type = "ernie4_5_moe",
-    .names = {.shared = "mlp.shared_experts",
-              .router_bias = "moe_statics.e_score_correction_bias"},
+    .names = {.shared = "mlp.shared_experts", .router_bias = "moe_statics.e_score_correction_bias"},
     .bias = MD_BIAS_CONFIG,
     .interleaved_rope = true,
     .moe_rule = MD_MOE_RANGE,
@@ -78,10 +77,9 @@ const md_family md_ernie4_5_moe = {
     .shared_field = "moe_num_shared_experts",
     .router = {.bias = true, .norm_eps = 1e-12f},
     .normalise = MD_NORM_ALWAYS,
-    .defaults = (const md_default[]){{"rope_theta", 500000},
-                                     {"rms_norm_eps", 1e-5},
-                                     {"tie_word_embeddings", 1},
-                                     {NULL, 0}},
+    .defaults =
+        (const md_default[]){
+            {"rope_theta", 500000}, {"rms_norm_eps", 1e-5}, {"tie_word_embeddings", 1}, {NULL, 0}},
 };
 
 const md_family md_bailing_moe = {
@@ -102,7 +100,9 @@ const md_family md_bailing_moe = {
     .moe_rule = MD_MOE_FIRST_K,
     .shared_rule = MD_SHARED_COUNT,
     .shared_field = "num_shared_experts",
-    .router = {.group_rule = MD_GROUP_TOP2_SUM, .bias = true, .norm_eps = 1e-20f,
+    .router = {.group_rule = MD_GROUP_TOP2_SUM,
+               .bias = true,
+               .norm_eps = 1e-20f,
                .not_single = true},
     .normalise = MD_NORM_CONFIG,
     .scoring_field = true,

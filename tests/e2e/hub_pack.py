@@ -12,8 +12,8 @@ from hub_test import Home, check_layout, main  # noqa: E402
 from hub_server import Hub, Model  # noqa: E402
 
 BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/flash-moe-tiny")
-CHUNK = 262144
-TUNING = "chunk=%d,connections=4,backoff=10" % CHUNK
+CHUNK = 524288
+TUNING = "chunk=%d,connections=3,backoff=10" % CHUNK
 KILLS = 20
 TEXTS = ["config.json", "generation_config.json", "model.safetensors.index.json",
          "tokenizer.json", "tokenizer_config.json"]
@@ -93,7 +93,7 @@ def test_kill_at_random_moments():
     rng = random.Random(seed)
     model = publish()
     with Hub({"org/name": [model]}) as hub, Home(hub) as home:
-        hub.rate = 2_000_000
+        hub.rate, hub.buffer = 2_000_000, 16384
         kills = whole = 0
         while kills < KILLS and whole < KILLS:
             child = home.start("pull", "org/name", "--pack", "--yes", FLASH_MOE_HUB=TUNING)

@@ -7,6 +7,7 @@ The small files of a model are served by the hub itself and named by their git S
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 import urllib.parse
@@ -45,6 +46,7 @@ class Hub:
         self.requests = []      # (host, method, path, headers)
         self.sent = {}          # (host, path without query) -> [(first byte, bytes written)]
         self.rate = None        # bytes a second and connection
+        self.buffer = None      # bytes the kernel may hold unsent a connection
         self.token = None       # when set, the hub wants it
         self.on_hub = None      # fn(handler) -> True when it has answered
         self.on_storage = None
@@ -99,6 +101,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+    def setup(self):
+        if self.owner.buffer:
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.owner.buffer)
+        super().setup()
 
     def do_HEAD(self):
         self.answer()

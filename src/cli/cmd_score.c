@@ -28,7 +28,8 @@ const cli_spec spec_score = {
     .most = 1,
     .about =
         "Computes the model's logits at each of the given tokens, and each token's "
-        "log-probability after those before it. Works on folders without a tokenizer. Two runs "
+        "log-probability after those before it, with float32 activations unless --precision says "
+        "otherwise. Works on folders without a tokenizer. Two runs "
         "whose logits files are equal computed the same function.",
     .examples = "  flash-moe tokenize --text 'Once upon a time' > ids.json\n"
                 "  flash-moe score --ids ids.json --json\n"
@@ -108,6 +109,7 @@ static fm_status run_score(const cli_args *a, score *s, fm_error *err) {
     o.no_tokenizer = true;
     o.context = s->n;
     o.prefill_chunk = o.max_logits = chunk;
+    o.precision = KN_PRECISION_F32; /* the reference, unless told otherwise */
     cli_engine_options(a, &o);
     cli_session session;
     fm_status status = cli_open(a, &o, &session, err);

@@ -7,8 +7,8 @@ static const char no_memory[] = "out of memory";
 void bs_json_init(bs_json *j, const char *data, size_t n)
 {
     memset(j, 0, sizeof *j);
-    j->begin = j->at = data;
-    j->end = data + n;
+    j->begin = j->at = data ? data : ""; /* an empty buffer has none */
+    j->end = j->begin + n;
 }
 
 void bs_json_free(bs_json *j)

@@ -383,6 +383,7 @@ static fm_status first_symbols(tk_work *w, const char *s, size_t n, size_t *coun
 
 static fm_status push(tk_work *w, const int32_t *ids, size_t n)
 {
+    if (!n) return FM_OK;
     tx_ids *out = w->out;
     if (out->capacity - out->length < n) {
         size_t capacity = out->capacity ? out->capacity * 2 : 64;

@@ -178,6 +178,9 @@ void cli_print_stats(en_engine *engine) {
     if (s.dropped_picks)
         fprintf(stderr, " (LOSSY: %.1f %% of the router's weight dropped)", s.dropped_mass * 100);
     fputc('\n', stderr);
+    if (s.shrunk_slots)
+        fprintf(stderr, "note: memory ran short; %d expert slots were given back (slower, same answer)\n",
+                s.shrunk_slots);
 }
 
 fm_status cli_read_input(const char *path, bs_buf *out, fm_error *err) {

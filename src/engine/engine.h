@@ -296,7 +296,7 @@ typedef struct en_stats {
     double read_ms_exposed;
     uint64_t budget_bytes, floor_bytes, resident_bytes, slot_bytes, state_bytes, scratch_bytes;
     uint64_t prefix_bytes; /* held by kept conversations now */
-    int slots;
+    int slots, shrunk_slots; /* shrunk: given back because memory ran short */
     uint64_t peak_rss_bytes;
     bool direct_io;
     const char *io, *policy, *isa, *mode; /* names */

@@ -2,17 +2,20 @@
 
 #include <string.h>
 
-static const char *policy_name(xp_policy policy) {
+static const char *policy_name(xp_policy policy)
+{
     return policy == XP_LRU ? "lru" : policy == XP_LCP ? "lcp" : "lfru";
 }
 
-static const char *io_name(xp_io io) {
+static const char *io_name(xp_io io)
+{
     return io == XP_IO_URING ? "uring" : io == XP_IO_PREAD ? "pread" : "auto";
 }
 
 /* The machine's own limit on decoding: what a token reads from memory, and what its misses read
  * from disk, each at the full rate and at the same time. */
-static void reckon_bound(const en_engine *e, const en_totals *t, en_stats *out) {
+static void reckon_bound(const en_engine *e, const en_totals *t, en_stats *out)
+{
     const md_info *info = md_describe(e->model);
     if (e->memory_rate <= 0 || !t->decoded) return;
     double routed = (double)info->expert_bytes * info->top_k * info->n_moe_layers;
@@ -25,7 +28,8 @@ static void reckon_bound(const en_engine *e, const en_totals *t, en_stats *out) 
     out->bound_fraction = out->decode_tok_s / out->bound_tok_s;
 }
 
-static void fill_held(const en_engine *e, en_stats *out) {
+static void fill_held(const en_engine *e, en_stats *out)
+{
     const en_plan *p = &e->plan;
     out->load_ms = e->load_ms;
     out->budget_bytes = p->budget_bytes;
@@ -39,7 +43,8 @@ static void fill_held(const en_engine *e, en_stats *out) {
     out->threads = e->options.threads;
 }
 
-void en_get_stats(en_engine *e, en_stats *out) {
+void en_get_stats(en_engine *e, en_stats *out)
+{
     *out = (en_stats){0};
     fill_held(e, out);
     pthread_mutex_lock(&e->lock);
@@ -71,30 +76,34 @@ void en_get_stats(en_engine *e, en_stats *out) {
     out->read_ms_exposed = (double)(x.exposed_ns - b.exposed_ns) * 1e-6;
     out->slot_bytes = x.slot_bytes;
     out->slots = x.slots;
+    out->shrunk_slots = x.shrunk_slots;
     out->direct_io = x.direct_io;
     out->io = io_name(x.io);
     out->policy = policy_name(x.policy);
     reckon_bound(e, &t, out);
 }
 
-void en_reset_stats(en_engine *e) {
+void en_reset_stats(en_engine *e)
+{
     pthread_mutex_lock(&e->lock);
     e->totals = (en_totals){.steps = e->totals.steps};
     e->expert_base = e->expert_stats;
     pthread_mutex_unlock(&e->lock);
 }
 
-void en_set_rates(en_engine *e, double disk_bytes_s, double memory_bytes_s) {
+void en_set_rates(en_engine *e, double disk_bytes_s, double memory_bytes_s)
+{
     pthread_mutex_lock(&e->lock);
     e->disk_rate = disk_bytes_s;
     e->memory_rate = memory_bytes_s;
     pthread_mutex_unlock(&e->lock);
 }
 
-json_t *en_stats_json(const en_stats *s) {
+json_t *en_stats_json(const en_stats *s)
+{
     return json_pack(
         "{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:f,"
-        " s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:b, s:s, s:s, s:s, s:i, s:s,"
+        " s:I, s:I, s:I, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:b, s:s, s:s, s:s, s:i, s:s,"
         " s:f, s:I, s:f, s:f}",
         "load_ms", s->load_ms, "ttft_ms", s->ttft_ms, "prefill_tok_s", s->prefill_tok_s,
         "decode_tok_s", s->decode_tok_s, "tokens", (json_int_t)s->tokens, "prompt_tokens",
@@ -104,10 +113,11 @@ json_t *en_stats_json(const en_stats *s) {
         (json_int_t)s->prefetch_wasted, "bytes_read", (json_int_t)s->bytes_read, "read_ms_exposed",
         s->read_ms_exposed, "budget_bytes", (json_int_t)s->budget_bytes, "floor_bytes",
         (json_int_t)s->floor_bytes, "resident_bytes", (json_int_t)s->resident_bytes, "slot_bytes",
-        (json_int_t)s->slot_bytes, "slots", s->slots, "state_bytes", (json_int_t)s->state_bytes,
-        "scratch_bytes", (json_int_t)s->scratch_bytes, "prefix_bytes", (json_int_t)s->prefix_bytes,
-        "peak_rss_bytes", (json_int_t)s->peak_rss_bytes, "direct_io", s->direct_io, "io", s->io,
-        "policy", s->policy, "isa", s->isa, "threads", s->threads, "mode", s->mode, "dropped_mass",
-        s->dropped_mass, "dropped_picks", (json_int_t)s->dropped_picks, "bound_tok_s",
-        s->bound_tok_s, "bound_fraction", s->bound_fraction);
+        (json_int_t)s->slot_bytes, "slots", s->slots, "shrunk_slots", s->shrunk_slots,
+        "state_bytes", (json_int_t)s->state_bytes, "scratch_bytes", (json_int_t)s->scratch_bytes,
+        "prefix_bytes", (json_int_t)s->prefix_bytes, "peak_rss_bytes",
+        (json_int_t)s->peak_rss_bytes, "direct_io", s->direct_io, "io", s->io, "policy", s->policy,
+        "isa", s->isa, "threads", s->threads, "mode", s->mode, "dropped_mass", s->dropped_mass,
+        "dropped_picks", (json_int_t)s->dropped_picks, "bound_tok_s", s->bound_tok_s,
+        "bound_fraction", s->bound_fraction);
 }

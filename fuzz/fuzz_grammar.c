@@ -7,12 +7,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *one_byte(void *arg, int id, size_t *length) {
+static const char *one_byte(void *arg, int id, size_t *length)
+{
     *length = 1;
     return id < 256 ? (const char *)arg + id : NULL;
 }
 
-static void walk(const en_grammar *g, const uint8_t *choices, size_t n) {
+static void walk(const en_grammar *g, const uint8_t *choices, size_t n)
+{
     static char bytes[256];
     int32_t end = 256;
     en_vocab *v = NULL;
@@ -45,7 +47,8 @@ static void walk(const en_grammar *g, const uint8_t *choices, size_t n) {
     en_vocab_destroy(v);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
     const uint8_t *split = memchr(data, 0, size);
     size_t n = split ? (size_t)(split - data) : size;
     json_t *schema = json_loadb((const char *)data, n, JSON_DECODE_ANY, NULL);

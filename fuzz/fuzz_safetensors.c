@@ -10,7 +10,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void put(const char *dir, const char *name, const uint8_t *data, size_t size) {
+static void put(const char *dir, const char *name, const uint8_t *data, size_t size)
+{
     char path[200];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -18,7 +19,8 @@ static void put(const char *dir, const char *name, const uint8_t *data, size_t s
     close(fd);
 }
 
-static const char *scratch(void) {
+static const char *scratch(void)
+{
     static char dir[] = "/dev/shm/fuzz-safetensors-XXXXXX";
     static bool made;
     if (!made && !mkdtemp(dir)) abort();
@@ -26,17 +28,16 @@ static const char *scratch(void) {
     return dir;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
     static const char small[] = "\x38\0\0\0\0\0\0\0{\"w\":{\"dtype\":\"U8\",\"shape\":[1],"
                                 "\"data_offsets\":[0,1]}}       x";
     const char *dir = scratch();
     bool index = size && data[0] == 'i';
     put(dir, "model.safetensors.index.json", index ? data + 1 : (const uint8_t *)"{}",
         index ? size - 1 : 2);
-    if (index)
-        put(dir, "model.safetensors", (const uint8_t *)small, sizeof small - 1);
-    else
-        put(dir, "model.safetensors", data, size);
+    if (index) put(dir, "model.safetensors", (const uint8_t *)small, sizeof small - 1);
+    else put(dir, "model.safetensors", data, size);
     ts_store *store;
     fm_error err = {0};
     if (ts_open(dir, &store, &err)) {

@@ -25,7 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const tx_tokenizer *t = open[which];
     tx_segment parts[2] = {{n / 2, data[0] & 4}, {n - n / 2, data[0] & 8}};
     if (tx_encode_segments(t, text, n, parts, 2, NULL, 0, &ids, &err)) abort();
-    for (size_t i = 0; i + 2 <= n; i += 2) tx_ids_push(&ids, (uint8_t)text[i] << 8 | (uint8_t)text[i + 1]);
+    for (size_t i = 0; i + 2 <= n; i += 2)
+        tx_ids_push(&ids, (uint8_t)text[i] << 8 | (uint8_t)text[i + 1]);
     if (tx_decode(t, ids.data, ids.length, data[0] & 16, &out, &err)) abort();
     if (tx_stream_open(t, data[0] & 16, &stream, &err)) abort();
     for (size_t i = 0; i < ids.length; i++) tx_stream_push(stream, ids.data[i], &streamed, &err);

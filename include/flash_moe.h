@@ -90,8 +90,8 @@ typedef struct fm_options {
     const char *mode;    /* "exact" or "predictive": only what is in memory is used */
     const char *on_miss; /* "skip" (default) or "substitute" */
     const char *warmup;  /* "none" (default), "router", "full", "hybrid" */
-    int refresh;         /* swap missed experts in every so many tokens; 0: never, -1: by miss rate */
-    bool hold;           /* hold an answer back until the set has settled, then begin it anew */
+    int refresh; /* swap missed experts in every so many tokens; 0: never, -1: by miss rate */
+    bool hold;   /* hold an answer back until the set has settled, then begin it anew */
 
     /* Progress of loading; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);

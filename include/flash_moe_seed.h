@@ -1,16 +1,18 @@
-/* flash_moe_seed.h - the step-by-step operations of mlx-moe ("the seed"), for those who come from it.
+/* flash_moe_seed.h - the step-by-step operations of mlx-moe ("the seed"), for those who come from
+ * it.
  *
  * Most programs need none of this: in exact mode, the default, nothing here changes what a model
- * says, and the cache looks after itself. The seed's predictive mode, which these calls steer, keeps
- * a fixed set of experts and DROPS what is not in it; its output is worse than the model's own and
- * fm_statistics.dropped_mass says by how much. docs/SEED.md maps all of the seed's features.
+ * says, and the cache looks after itself. The seed's predictive mode, which these calls steer,
+ * keeps a fixed set of experts and DROPS what is not in it; its output is worse than the model's
+ * own and fm_statistics.dropped_mass says by how much. docs/SEED.md maps all of the seed's
+ * features.
  *
  *     mlx-moe                                        here
  *     enable_lazy_experts(capacity=0)                fm_options.capacity = 0
- *     enable_lazy_experts(capacity=N)                fm_options.capacity = N (exact, unlike the seed's name)
- *     upgrade_to_predictive, upgrade_from_profile    fm_options.mode = "predictive", .profile; or fm_model_fix
- *     upgrade_to_predictive_with_pinning             the same with .profile and .pin_threshold
- *     upgrade_from_saved_state, save_cache_state     fm_options.cache_dir
+ *     enable_lazy_experts(capacity=N)                fm_options.capacity = N (exact, unlike the
+ * seed's name) upgrade_to_predictive, upgrade_from_profile    fm_options.mode = "predictive",
+ * .profile; or fm_model_fix upgrade_to_predictive_with_pinning             the same with .profile
+ * and .pin_threshold upgrade_from_saved_state, save_cache_state     fm_options.cache_dir
  *     reset_to_cached                                fm_model_fix(model, false)
  *     router_only_discovery, router_only_forward     fm_model_discover(..., true, ...)
  *     delta_warmup, fast_delta_warmup                fm_model_delta_warmup
@@ -21,11 +23,12 @@
  *     enable_skip_fallback                           fm_options.on_miss = "skip" (works here)
  *     select_capacity                                fm_select_capacity
  *     compute_adaptive_allocations                   fm_allocate_slots
- *     adaptive_capacity_upgrade                      fm_allocate_slots_by_seen; lending does it live
- *     generate, stream_generate, Session             flash_generate, fm_session_generate, fm_session
+ *     adaptive_capacity_upgrade                      fm_allocate_slots_by_seen; lending does it
+ * live generate, stream_generate, Session             flash_generate, fm_session_generate,
+ * fm_session
  *
- * All calls want a model on which no session is generating (FM_E_BUSY otherwise). They are errors on
- * models without routed experts. Errors and threads as in flash_moe.h. */
+ * All calls want a model on which no session is generating (FM_E_BUSY otherwise). They are errors
+ * on models without routed experts. Errors and threads as in flash_moe.h. */
 #ifndef FLASH_MOE_SEED_H
 #define FLASH_MOE_SEED_H
 
@@ -54,8 +57,8 @@ typedef struct fm_delta {
 /* Find what `text` misses in the fixed set, by computing it and 10 tokens after it with that set,
  * and swap it in: at most swaps_a_layer in at most max_layers layers (0: no limit), the most wanted
  * first. Pinned experts stay. */
-fm_status fm_model_delta_warmup(fm_model *model, const char *text, int swaps_a_layer, int max_layers,
-                                fm_delta *out, fm_error *err);
+fm_status fm_model_delta_warmup(fm_model *model, const char *text, int swaps_a_layer,
+                                int max_layers, fm_delta *out, fm_error *err);
 
 /* Swap in what was missed since the last call. out may be NULL. */
 fm_status fm_model_refresh(fm_model *model, int swaps_a_layer, int max_layers, fm_delta *out,
@@ -68,7 +71,8 @@ int fm_select_capacity(double base_gb, double working_gb, int moe_layers, double
 /* Its first version: for 0.53 of the machine's memory. */
 int fm_select_capacity_by_ram(double base_gb, double ram_gb, int moe_layers, double slot_mb);
 
-/* The 85 % guard: capacity, or the multiple of 8 that keeps active_gb and slots under 0.85 ram_gb. */
+/* The 85 % guard: capacity, or the multiple of 8 that keeps active_gb and slots under 0.85 ram_gb.
+ */
 int fm_guard_capacity(int capacity, double active_gb, double ram_gb, int moe_layers,
                       double slot_mb);
 

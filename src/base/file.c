@@ -43,8 +43,9 @@ fm_status bs_pread_full(int fd, const char *path, void *dst, size_t n, uint64_t 
     while (n) {
         ssize_t got = pread(fd, p, n, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return fm_fail_errno(err, errno, "%s: read at byte %llu", path,
-                                          (unsigned long long)offset);
+        if (got < 0)
+            return fm_fail_errno(err, errno, "%s: read at byte %llu", path,
+                                 (unsigned long long)offset);
         if (got == 0)
             return fm_fail(err, FM_E_IO, "%s: ends at byte %llu, %zu more were expected", path,
                            (unsigned long long)offset, n);
@@ -77,7 +78,8 @@ fm_status bs_write_full(int fd, const char *path, const void *data, size_t n, fm
 void bs_sync_folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *dir = slash ? bs_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : bs_strdup(".");
+    char *dir =
+        slash ? bs_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : bs_strdup(".");
     int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (fd >= 0) {
         fsync(fd); /* some file systems refuse this; the rename itself has already happened */

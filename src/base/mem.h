@@ -25,7 +25,8 @@ void bs_pages_free(void *p, size_t bytes);
 size_t bs_pages_in_use(void);
 
 /* Fault injection for tests: the nth allocation from now fails (1 = the next one), every later one
- * too if `forever`. 0 switches it off. Returns how many allocations were made since the last call. */
+ * too if `forever`. 0 switches it off. Returns how many allocations were made since the last call.
+ */
 uint64_t bs_mem_fail_at(uint64_t nth, bool forever);
 
 /* Checked arithmetic: false on overflow, *out untouched. */

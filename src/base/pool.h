@@ -21,7 +21,8 @@ int bs_pool_threads(const bs_pool *pool);
  * reentrant: a task must not run a job on its own pool. */
 void bs_pool_run(bs_pool *pool, bs_task *fn, void *arg, int n_tasks);
 
-/* Physical cores this process may use: affinity, SMT siblings and the cgroup's CPU quota counted. */
+/* Physical cores this process may use: affinity, SMT siblings and the cgroup's CPU quota counted.
+ */
 int bs_default_threads(void);
 
 #endif

@@ -66,14 +66,16 @@ typedef struct chat {
 /* --- messages ----------------------------------------------------------------------------------
  */
 
-static const char *system_text(const chat *c) {
+static const char *system_text(const chat *c)
+{
     json_t *first = json_array_get(c->messages, 0);
     const char *role = json_string_value(json_object_get(first, "role"));
     return role && !strcmp(role, "system") ? json_string_value(json_object_get(first, "content"))
                                            : NULL;
 }
 
-static void start_anew(chat *c, const char *system) {
+static void start_anew(chat *c, const char *system)
+{
     json_t *messages = json_array();
     if (system && *system)
         json_array_append_new(messages,
@@ -82,7 +84,8 @@ static void start_anew(chat *c, const char *system) {
     c->messages = messages;
 }
 
-static fm_status save(const chat *c, const char *path, fm_error *err) {
+static fm_status save(const chat *c, const char *path, fm_error *err)
+{
     json_t *all = json_pack("{s:s, s:O}", "model", c->session.model.name, "messages", c->messages);
     char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
     json_decref(all);
@@ -92,12 +95,14 @@ static fm_status save(const chat *c, const char *path, fm_error *err) {
     return status;
 }
 
-static bool is_message(const json_t *m) {
+static bool is_message(const json_t *m)
+{
     return json_is_string(json_object_get(m, "role")) &&
            json_is_string(json_object_get(m, "content"));
 }
 
-static fm_status load(chat *c, const char *path, fm_error *err) {
+static fm_status load(chat *c, const char *path, fm_error *err)
+{
     bs_buf text = {0};
     fm_status status = bs_read_file(path, 64 << 20, &text, err);
     if (status) return status;
@@ -123,13 +128,15 @@ static fm_status load(chat *c, const char *path, fm_error *err) {
 /* --- an answer ----------------------------------------------------------------------------------
  */
 
-static void show(chat *c, const char *text, size_t n) {
+static void show(chat *c, const char *text, size_t n)
+{
     if (!n) return;
     c->last = text[n - 1];
     if (!cli_put(text, n)) c->failed = true;
 }
 
-static fm_status on_delta(void *arg, const tx_delta *d, fm_error *err) {
+static fm_status on_delta(void *arg, const tx_delta *d, fm_error *err)
+{
     chat *c = arg;
     bool thinks = d->kind == TX_DELTA_REASONING;
     if (c->color && thinks != c->in_reasoning) show(c, thinks ? "\033[2m" : "\033[0m", 4);
@@ -142,7 +149,8 @@ static fm_status on_delta(void *arg, const tx_delta *d, fm_error *err) {
                : fm_fail_nomem(err, "keeping the answer");
 }
 
-static bool on_event(void *arg, const en_event *event) {
+static bool on_event(void *arg, const en_event *event)
+{
     chat *c = arg;
     if (event->text_bytes &&
         tx_reply_push_text(c->reply, event->text, event->text_bytes, &c->error))
@@ -155,7 +163,8 @@ static bool on_event(void *arg, const en_event *event) {
     return !c->failed;
 }
 
-static fm_status make_prompt(chat *c, tx_prompt *prompt, fm_error *err) {
+static fm_status make_prompt(chat *c, tx_prompt *prompt, fm_error *err)
+{
     static const int thinking[] = {-1, 1, 0};
     tx_chat_request request = {.messages = c->messages,
                                .add_generation_prompt = true,
@@ -170,7 +179,8 @@ static fm_status make_prompt(chat *c, tx_prompt *prompt, fm_error *err) {
     return status;
 }
 
-static fm_status generate(chat *c, const tx_prompt *prompt, fm_error *err) {
+static fm_status generate(chat *c, const tx_prompt *prompt, fm_error *err)
+{
     en_engine *engine = c->session.engine;
     const char *stops[EN_MAX_STOPS];
     int n_stops = 0;
@@ -200,7 +210,8 @@ static fm_status generate(chat *c, const tx_prompt *prompt, fm_error *err) {
 }
 
 /* Ask the model to answer what stands in the conversation; what it says joins it. */
-static fm_status answer(chat *c, fm_error *err) {
+static fm_status answer(chat *c, fm_error *err)
+{
     tx_prompt prompt = {0};
     c->content.length = c->reasoning.length = 0;
     c->in_reasoning = c->failed = false;
@@ -230,7 +241,8 @@ static fm_status answer(chat *c, fm_error *err) {
     return FM_OK;
 }
 
-static void say(chat *c, const char *text) {
+static void say(chat *c, const char *text)
+{
     json_t *content = json_string(text);
     if (!content) {
         fputs("flash-moe: that is not UTF-8 text\n", stderr);
@@ -248,10 +260,10 @@ static void say(chat *c, const char *text) {
 /* --- commands ------------------------------------------------------------------------------------
  */
 
-static void file_command(chat *c, const char *path, bool saving) {
+static void file_command(chat *c, const char *path, bool saving)
+{
     fm_error err;
-    if (!*path)
-        fprintf(stderr, "give a file: %s FILE\n", saving ? "/save" : "/load");
+    if (!*path) fprintf(stderr, "give a file: %s FILE\n", saving ? "/save" : "/load");
     else if (saving ? save(c, path, &err) : load(c, path, &err))
         fprintf(stderr, "flash-moe: %s\n", err.message);
     else
@@ -260,7 +272,8 @@ static void file_command(chat *c, const char *path, bool saving) {
 }
 
 /* Returns false to leave. */
-static bool command(chat *c, char *line) {
+static bool command(chat *c, char *line)
+{
     char *rest = line + strcspn(line, " \t");
     if (*rest) *rest++ = 0;
     rest += strspn(rest, " \t");
@@ -291,20 +304,20 @@ static bool command(chat *c, char *line) {
  * ---------------------------------------------------------------------------------------- */
 
 /* $XDG_STATE_HOME/flash-moe/history; NULL: no home to keep it in. */
-static char *history_path(void) {
+static char *history_path(void)
+{
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     char *dir = NULL;
-    if (state && *state == '/')
-        dir = bs_sprintf("%s/flash-moe", state);
-    else if (home && *home == '/')
-        dir = bs_sprintf("%s/.local/state/flash-moe", home);
+    if (state && *state == '/') dir = bs_sprintf("%s/flash-moe", state);
+    else if (home && *home == '/') dir = bs_sprintf("%s/.local/state/flash-moe", home);
     char *path = dir && !bs_make_dirs(dir, NULL) ? bs_path_join(dir, "history") : NULL;
     bs_free(dir);
     return path;
 }
 
 /* One line without its end; NULL at the end of the input. *again: interrupted, ask once more. */
-static char *read_line(const chat *c, const char *prompt, bool *again) {
+static char *read_line(const chat *c, const char *prompt, bool *again)
+{
     *again = false;
     char *line = NULL;
     if (c->terminal) {
@@ -326,7 +339,8 @@ static char *read_line(const chat *c, const char *prompt, bool *again) {
 }
 
 /* What the person says: lines joined where they end with a backslash. False at the end. */
-static bool read_turn(const chat *c, bs_buf *out) {
+static bool read_turn(const chat *c, bs_buf *out)
+{
     out->length = 0;
     for (;;) {
         bool again;
@@ -346,21 +360,21 @@ static bool read_turn(const chat *c, bs_buf *out) {
     }
 }
 
-static void talk(chat *c) {
+static void talk(chat *c)
+{
     bs_buf turn = {0};
     while (!cli_output_broken() && read_turn(c, &turn)) {
         char *text = turn.data ? turn.data : "";
         text += strspn(text, " \t\n");
         if (!*text) continue;
-        if (*text != '/')
-            say(c, text);
-        else if (!command(c, text))
-            break;
+        if (*text != '/') say(c, text);
+        else if (!command(c, text)) break;
     }
     bs_buf_free(&turn);
 }
 
-static void start_terminal(chat *c) {
+static void start_terminal(chat *c)
+{
     c->terminal = isatty(0) && isatty(1);
     c->color = c->terminal && !getenv("NO_COLOR");
     if (!c->terminal) return;
@@ -374,13 +388,15 @@ static void start_terminal(chat *c) {
             c->session.model.name);
 }
 
-static void end_terminal(chat *c) {
+static void end_terminal(chat *c)
+{
     if (c->history_file) write_history(c->history_file);
     if (c->terminal) fputc('\n', stderr);
     bs_free(c->history_file);
 }
 
-static fm_status open_chat(chat *c, fm_error *err) {
+static fm_status open_chat(chat *c, fm_error *err)
+{
     en_options o = en_options_default();
     o.keep_prefixes = true;
     cli_engine_options(c->args, &o);
@@ -397,7 +413,8 @@ static fm_status open_chat(chat *c, fm_error *err) {
     return saved ? load(c, saved, err) : FM_OK;
 }
 
-int cmd_chat(int argc, char **argv) {
+int cmd_chat(int argc, char **argv)
+{
     cli_args args;
     int status = cli_parse(&spec_chat, argc, argv, &args);
     if (status >= 0) return status;

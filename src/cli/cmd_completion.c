@@ -18,7 +18,8 @@ const cli_spec spec_completion = {
     .groups = {&man_group},
 };
 
-static int print_manual(const char *name) {
+static int print_manual(const char *name)
+{
     if (!strcmp(name, "flash-moe")) {
         cli_print_man(NULL, stdout);
         return 0;
@@ -32,7 +33,8 @@ static int print_manual(const char *name) {
     return 2;
 }
 
-int cmd_completion(int argc, char **argv) {
+int cmd_completion(int argc, char **argv)
+{
     cli_args args;
     int status = cli_parse(&spec_completion, argc, argv, &args);
     if (status >= 0) return status;

@@ -27,9 +27,11 @@ const cli_spec spec_inspect = {
     .groups = {&own_group, &cli_group_model},
 };
 
-/* --- what the blocks are ------------------------------------------------------------------------- */
+/* --- what the blocks are -------------------------------------------------------------------------
+ */
 
-static const char *mixer_name(md_mixer m) {
+static const char *mixer_name(md_mixer m)
+{
     switch (m) {
     case MD_ATTENTION: return "attention";
     case MD_MLA: return "latent attention";
@@ -41,7 +43,8 @@ static const char *mixer_name(md_mixer m) {
 }
 
 /* "36 gated delta net, 12 attention" */
-static void put_mixers(bs_buf *b, const md_arch *c) {
+static void put_mixers(bs_buf *b, const md_arch *c)
+{
     bool first = true;
     for (int m = MD_ATTENTION; m <= MD_MAMBA2; m++) {
         int n = 0;
@@ -52,7 +55,8 @@ static void put_mixers(bs_buf *b, const md_arch *c) {
     }
 }
 
-static void put_layers(bs_buf *b, const md_arch *c, const md_info *info) {
+static void put_layers(bs_buf *b, const md_arch *c, const md_info *info)
+{
     int windows = 0;
     for (int l = 0; l < c->n_layers; l++) windows += c->layer[l].window > 0;
     bs_buf_printf(b, "layers      %d: ", c->n_layers);
@@ -65,12 +69,14 @@ static void put_layers(bs_buf *b, const md_arch *c, const md_info *info) {
                   c->tied ? " (head tied to the embedding)" : "", c->max_context);
 }
 
-static const char *rope_name(md_rope_kind kind) {
+static const char *rope_name(md_rope_kind kind)
+{
     static const char *const names[] = {"plain", "linear", "llama3", "yarn", "longrope"};
     return names[kind];
 }
 
-static void put_attention(bs_buf *b, const md_arch *c) {
+static void put_attention(bs_buf *b, const md_arch *c)
+{
     static const char *const norms[] = {"", ", norm a head", ", norm a head after the rotation",
                                         ", norm over all heads"};
     bool plain = c->family->mixer != MD_MLA;
@@ -85,12 +91,13 @@ static void put_attention(bs_buf *b, const md_arch *c) {
                   c->family->output_gate ? ", output gate" : "", c->family->sinks ? ", sinks" : "");
 }
 
-static void put_router(bs_buf *b, const md_arch *c) {
+static void put_router(bs_buf *b, const md_arch *c)
+{
     const md_router *r = &c->router;
     bs_buf_printf(b, "router      %s%s%s",
-                  r->sparsemixer > 0                ? "sparsemixer"
-                  : r->score == MD_SCORE_SIGMOID    ? "sigmoid"
-                                                    : "softmax",
+                  r->sparsemixer > 0             ? "sparsemixer"
+                  : r->score == MD_SCORE_SIGMOID ? "sigmoid"
+                                                 : "softmax",
                   r->bias ? ", chosen with a correction bias" : "",
                   r->normalise ? ", normalised" : "");
     if (r->n_group > 1) bs_buf_printf(b, ", %d of %d groups", r->topk_group, r->n_group);
@@ -99,7 +106,8 @@ static void put_router(bs_buf *b, const md_arch *c) {
 }
 
 /* The first layer with experts speaks for all. */
-static void put_experts(bs_buf *b, const md_arch *c, const md_info *info) {
+static void put_experts(bs_buf *b, const md_arch *c, const md_info *info)
+{
     int l = 0;
     while (l < c->n_layers && !c->layer[l].moe) l++;
     if (l == c->n_layers) {
@@ -114,14 +122,17 @@ static void put_experts(bs_buf *b, const md_arch *c, const md_info *info) {
     put_router(b, c);
 }
 
-/* --- bytes ---------------------------------------------------------------------------------------- */
+/* --- bytes
+ * ---------------------------------------------------------------------------------------- */
 
-static void put_bytes(bs_buf *b, const char *name, uint64_t bytes, const char *note) {
+static void put_bytes(bs_buf *b, const char *name, uint64_t bytes, const char *note)
+{
     bs_buf_printf(b, "%-11s %s (%llu bytes)%s\n", name, cli_format_size(bytes).text,
                   (unsigned long long)bytes, note);
 }
 
-static void put_memory(bs_buf *b, const md_info *info) {
+static void put_memory(bs_buf *b, const md_info *info)
+{
     char note[96];
     put_bytes(b, "one expert", info->expert_bytes, "");
     put_bytes(b, "all experts", info->experts_bytes, "");
@@ -132,7 +143,8 @@ static void put_memory(bs_buf *b, const md_info *info) {
     put_bytes(b, "state", info->fixed_state_bytes, " a conversation, besides");
 }
 
-static void put_files(bs_buf *b, const ts_store *store) {
+static void put_files(bs_buf *b, const ts_store *store)
+{
     uint64_t bytes = 0;
     if (!store) {
         bs_buf_puts(b, "files       none: told by the config alone\n");
@@ -143,13 +155,15 @@ static void put_files(bs_buf *b, const ts_store *store) {
                   cli_format_size(bytes).text);
 }
 
-static void put_shape(bs_buf *b, const int64_t *shape, int n) {
+static void put_shape(bs_buf *b, const int64_t *shape, int n)
+{
     bs_buf_putc(b, '[');
     for (int i = 0; i < n; i++) bs_buf_printf(b, "%s%lld", i ? ", " : "", (long long)shape[i]);
     bs_buf_putc(b, ']');
 }
 
-static void put_modules(bs_buf *b, const cli_modules *m) {
+static void put_modules(bs_buf *b, const cli_modules *m)
+{
     bs_buf_puts(b, "\nmodules (times, shape, how stored)\n");
     for (size_t i = 0; i < m->n; i++) {
         const cli_module *x = &m->module[i];
@@ -159,7 +173,8 @@ static void put_modules(bs_buf *b, const cli_modules *m) {
     }
 }
 
-static void put_tensors(bs_buf *b, const ts_store *store) {
+static void put_tensors(bs_buf *b, const ts_store *store)
+{
     bs_buf_puts(b, "\ntensors (type, shape, bytes, file, first byte)\n");
     for (size_t i = 0; store && i < ts_count(store); i++) {
         const ts_tensor *t = ts_at(store, i);
@@ -171,7 +186,8 @@ static void put_tensors(bs_buf *b, const ts_store *store) {
     }
 }
 
-static void print_text(const md_model *m, const cli_modules *modules, bool tensors) {
+static void print_text(const md_model *m, const cli_modules *modules, bool tensors)
+{
     const md_arch *c = md_arch_of(m);
     const md_info *info = md_describe(m);
     bs_buf b = {0};
@@ -188,27 +204,31 @@ static void print_text(const md_model *m, const cli_modules *modules, bool tenso
     bs_buf_free(&b);
 }
 
-/* --- as JSON ------------------------------------------------------------------------------------- */
+/* --- as JSON -------------------------------------------------------------------------------------
+ */
 
-static json_t *shape_json(const int64_t *shape, int n) {
+static json_t *shape_json(const int64_t *shape, int n)
+{
     json_t *a = json_array();
     for (int i = 0; i < n; i++) json_array_append_new(a, json_integer(shape[i]));
     return a;
 }
 
-static json_t *modules_json(const cli_modules *m) {
+static json_t *modules_json(const cli_modules *m)
+{
     json_t *a = json_array();
     for (size_t i = 0; i < m->n; i++) {
         const cli_module *x = &m->module[i];
-        json_array_append_new(a, json_pack("{s:s, s:i, s:o, s:s, s:i, s:i, s:I}", "module", x->pattern,
-                                           "times", x->times, "shape", shape_json(x->shape, x->n_dims),
-                                           "format", x->format, "bits", x->bits, "group_size",
-                                           x->group, "bytes", (json_int_t)x->bytes));
+        json_array_append_new(
+            a, json_pack("{s:s, s:i, s:o, s:s, s:i, s:i, s:I}", "module", x->pattern, "times",
+                         x->times, "shape", shape_json(x->shape, x->n_dims), "format", x->format,
+                         "bits", x->bits, "group_size", x->group, "bytes", (json_int_t)x->bytes));
     }
     return a;
 }
 
-static json_t *tensors_json(const ts_store *store) {
+static json_t *tensors_json(const ts_store *store)
+{
     json_t *a = json_array();
     for (size_t i = 0; store && i < ts_count(store); i++) {
         const ts_tensor *t = ts_at(store, i);
@@ -221,38 +241,45 @@ static json_t *tensors_json(const ts_store *store) {
     return a;
 }
 
-static json_t *layers_json(const md_arch *c) {
+static json_t *layers_json(const md_arch *c)
+{
     json_t *a = json_array();
     for (int l = 0; l < c->n_layers; l++) {
         const md_layer_config *x = &c->layer[l];
-        json_array_append_new(a, json_pack("{s:s, s:b, s:i, s:i, s:i}", "mixer", mixer_name(x->mixer),
-                                           "experts", x->moe, "window", x->window, "expert_width",
-                                           x->expert_width, "shared_width", x->shared_width));
+        json_array_append_new(a,
+                              json_pack("{s:s, s:b, s:i, s:i, s:i}", "mixer", mixer_name(x->mixer),
+                                        "experts", x->moe, "window", x->window, "expert_width",
+                                        x->expert_width, "shared_width", x->shared_width));
     }
     return a;
 }
 
-static bool print_json(const md_model *m, const cli_modules *modules, bool tensors) {
+static bool print_json(const md_model *m, const cli_modules *modules, bool tensors)
+{
     const md_arch *c = md_arch_of(m);
     const md_info *i = md_describe(m);
     json_t *notes = json_array();
     for (int k = 0; md_note(m, k); k++) json_array_append_new(notes, json_string(md_note(m, k)));
     json_t *o = json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
-        "family", i->family, "layers", i->n_layers, "moe_layers", i->n_moe_layers, "hidden", i->hidden,
-        "vocab", i->vocab, "experts", i->n_experts, "top_k", i->top_k, "max_context", i->max_context,
-        "tied", c->tied, "resident_bytes", (json_int_t)i->resident_bytes, "decode_read_bytes",
-        (json_int_t)i->decode_read_bytes, "expert_bytes", (json_int_t)i->expert_bytes, "experts_bytes",
-        (json_int_t)i->experts_bytes, "kv_bytes_per_token", (json_int_t)i->kv_bytes_per_token,
-        "fixed_state_bytes", (json_int_t)i->fixed_state_bytes, "blocks", layers_json(c), "modules",
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, "
+        "s:o}",
+        "family", i->family, "layers", i->n_layers, "moe_layers", i->n_moe_layers, "hidden",
+        i->hidden, "vocab", i->vocab, "experts", i->n_experts, "top_k", i->top_k, "max_context",
+        i->max_context, "tied", c->tied, "resident_bytes", (json_int_t)i->resident_bytes,
+        "decode_read_bytes", (json_int_t)i->decode_read_bytes, "expert_bytes",
+        (json_int_t)i->expert_bytes, "experts_bytes", (json_int_t)i->experts_bytes,
+        "kv_bytes_per_token", (json_int_t)i->kv_bytes_per_token, "fixed_state_bytes",
+        (json_int_t)i->fixed_state_bytes, "blocks", layers_json(c), "modules",
         modules_json(modules), "notes", notes);
     if (o && tensors) json_object_set_new(o, "tensors", tensors_json(md_store(m)));
     return cli_put_json(o);
 }
 
-/* --- the verb ------------------------------------------------------------------------------------- */
+/* --- the verb
+ * ------------------------------------------------------------------------------------- */
 
-static fm_status inspect(const cli_args *a, const char *path, fm_error *err) {
+static fm_status inspect(const cli_args *a, const char *path, fm_error *err)
+{
     md_options options = {.isa = kn_isa_best(), .kv_type = KN_KV_F16};
     md_model *model;
     cli_modules modules;
@@ -268,7 +295,8 @@ static fm_status inspect(const cli_args *a, const char *path, fm_error *err) {
     return status;
 }
 
-int cmd_inspect(int argc, char **argv) {
+int cmd_inspect(int argc, char **argv)
+{
     cli_args args;
     int ended = cli_parse(&spec_inspect, argc, argv, &args);
     if (ended >= 0) return ended;

@@ -33,7 +33,8 @@ const cli_spec spec_pack = {
     .groups = {&cli_group_model, &pack_group},
 };
 
-static fm_status verify(const char *dir, const xp_source *source, fm_error *err) {
+static fm_status verify(const char *dir, const xp_source *source, fm_error *err)
+{
     xp_pack *pack;
     fm_status status = xp_pack_open(dir, source, &pack, err);
     if (status) return status;
@@ -46,7 +47,8 @@ static fm_status verify(const char *dir, const xp_source *source, fm_error *err)
     return status;
 }
 
-static fm_status write_store(const char *dir, const xp_source *source, fm_error *err) {
+static fm_status write_store(const char *dir, const xp_source *source, fm_error *err)
+{
     fprintf(stderr, "packing into %s\n", dir);
     cli_progress p;
     cli_progress_begin(&p, "packing");
@@ -56,7 +58,8 @@ static fm_status write_store(const char *dir, const xp_source *source, fm_error 
     return status;
 }
 
-static fm_status pack_folder(const cli_args *args, const char *folder, fm_error *err) {
+static fm_status pack_folder(const cli_args *args, const char *folder, fm_error *err)
+{
     md_options options = {.isa = kn_isa_best()};
     md_model *model;
     fm_status status = md_open(folder, &options, &model, err);
@@ -69,8 +72,7 @@ static fm_status pack_folder(const cli_args *args, const char *folder, fm_error 
     else if (!dir && cli_has(args, "verify"))
         status = fm_fail(err, FM_E_NOT_FOUND, "%s: has no packed store: run flash-moe pack first",
                          folder);
-    else if (!dir)
-        status = xp_pack_default_dir(folder, &dir, err);
+    else if (!dir) status = xp_pack_default_dir(folder, &dir, err);
     if (!status)
         status = cli_has(args, "verify") ? verify(dir, source, err) : write_store(dir, source, err);
     bs_free(dir);
@@ -78,7 +80,8 @@ static fm_status pack_folder(const cli_args *args, const char *folder, fm_error 
     return status;
 }
 
-int cmd_pack(int argc, char **argv) {
+int cmd_pack(int argc, char **argv)
+{
     cli_args args;
     int ended = cli_parse(&spec_pack, argc, argv, &args);
     if (ended >= 0) return ended;

@@ -43,7 +43,8 @@ typedef struct answer {
     fm_error error;
 } answer;
 
-static bool on_event(void *arg, const en_event *event) {
+static bool on_event(void *arg, const en_event *event)
+{
     answer *a = arg;
     bool ok = true;
     if (event->kind == EN_EVENT_TOKEN && a->json)
@@ -61,7 +62,8 @@ static bool on_event(void *arg, const en_event *event) {
     return ok;
 }
 
-static fm_status read_prompt(const cli_args *args, bs_buf *out, fm_error *err) {
+static fm_status read_prompt(const cli_args *args, bs_buf *out, fm_error *err)
+{
     const char *text = cli_text(args, "prompt", NULL);
     const char *path = cli_text(args, "file", text ? NULL : "-");
     if (text && !bs_buf_puts(out, text)) return fm_fail_nomem(err, "reading the prompt");
@@ -71,7 +73,8 @@ static fm_status read_prompt(const cli_args *args, bs_buf *out, fm_error *err) {
     return status;
 }
 
-static json_t *make_messages(const cli_args *args, const bs_buf *prompt) {
+static json_t *make_messages(const cli_args *args, const bs_buf *prompt)
+{
     json_t *messages = json_array();
     const char *system = cli_text(args, "system", NULL);
     if (system)
@@ -84,7 +87,8 @@ static json_t *make_messages(const cli_args *args, const bs_buf *prompt) {
 
 /* A template, or raw text. Text that is not UTF-8 is refused here: JSON cannot hold it. */
 static fm_status encode(const cli_args *args, const en_engine *engine, const bs_buf *prompt,
-                        tx_prompt *out, fm_error *err) {
+                        tx_prompt *out, fm_error *err)
+{
     const tx_chat *chat = en_chat(engine);
     if (!chat)
         return fm_fail(
@@ -108,7 +112,8 @@ static fm_status encode(const cli_args *args, const en_engine *engine, const bs_
 }
 
 static fm_status generate(const cli_args *args, en_engine *engine, const tx_ids *ids, answer *a,
-                          fm_error *err) {
+                          fm_error *err)
+{
     const char *stops[EN_MAX_STOPS];
     int n_stops = 0;
     while (n_stops < EN_MAX_STOPS && (stops[n_stops] = cli_nth(args, "stop", n_stops))) n_stops++;
@@ -138,7 +143,8 @@ static fm_status generate(const cli_args *args, en_engine *engine, const tx_ids 
     return interrupted ? fm_fail(err, FM_E_CANCELLED, "interrupted") : FM_OK;
 }
 
-static bool put_result(en_engine *engine, answer *a) {
+static bool put_result(en_engine *engine, answer *a)
+{
     en_stats stats;
     en_get_stats(engine, &stats);
     return cli_put_json(json_pack("{s:o, s:O, s:i, s:s, s:s, s:o}", "text",
@@ -148,7 +154,8 @@ static bool put_result(en_engine *engine, answer *a) {
                                   "stats", en_stats_json(&stats)));
 }
 
-static fm_status run(const cli_args *args, answer *a, fm_error *err) {
+static fm_status run(const cli_args *args, answer *a, fm_error *err)
+{
     bs_buf prompt = {0};
     tx_prompt encoded = {0};
     cli_session session = {0};
@@ -172,7 +179,8 @@ static fm_status run(const cli_args *args, answer *a, fm_error *err) {
     return status;
 }
 
-int cmd_run(int argc, char **argv) {
+int cmd_run(int argc, char **argv)
+{
     cli_args args;
     int status = cli_parse(&spec_run, argc, argv, &args);
     if (status >= 0) return status;

@@ -49,7 +49,8 @@ typedef struct score {
     bool stopped;
 } score;
 
-static bool push(int32_t **ids, int *n, int *capacity, long long id) {
+static bool push(int32_t **ids, int *n, int *capacity, long long id)
+{
     if (*n == *capacity) {
         int more = *capacity ? *capacity * 2 : 1024;
         int32_t *grown = bs_realloc(*ids, (size_t)more, sizeof *grown);
@@ -63,7 +64,8 @@ static bool push(int32_t **ids, int *n, int *capacity, long long id) {
 
 /* Numbers with anything of " \n,[]" between them. */
 static fm_status parse_ids(const char *path, const bs_buf *text, int32_t **ids, int *n,
-                           fm_error *err) {
+                           fm_error *err)
+{
     int capacity = 0;
     const char *at = text->data ? text->data : "";
     for (;;) {
@@ -81,7 +83,8 @@ static fm_status parse_ids(const char *path, const bs_buf *text, int32_t **ids, 
     return FM_OK;
 }
 
-static bool put_line(score *s, int position, float own_logprob, const en_logprob *best) {
+static bool put_line(score *s, int position, float own_logprob, const en_logprob *best)
+{
     json_t *line =
         json_pack("{s:i, s:i, s:o, s:i, s:f}", "position", position, "id", s->ids[position],
                   "logprob", position ? json_real((double)own_logprob) : json_null(), "best",
@@ -89,7 +92,8 @@ static bool put_line(score *s, int position, float own_logprob, const en_logprob
     return cli_put_json(line);
 }
 
-static bool on_position(void *arg, int position, const float *logits, int vocab) {
+static bool on_position(void *arg, int position, const float *logits, int vocab)
+{
     score *s = arg;
     float own_logprob = s->next;
     if (position) s->sum += (double)own_logprob;
@@ -103,7 +107,8 @@ static bool on_position(void *arg, int position, const float *logits, int vocab)
     return !s->stopped;
 }
 
-static fm_status run_score(const cli_args *a, score *s, fm_error *err) {
+static fm_status run_score(const cli_args *a, score *s, fm_error *err)
+{
     int chunk = cli_int(a, "prefill", s->n < USUAL_CHUNK ? s->n : USUAL_CHUNK);
     en_options o = en_options_default();
     o.no_tokenizer = true;
@@ -131,7 +136,8 @@ static fm_status run_score(const cli_args *a, score *s, fm_error *err) {
     return status;
 }
 
-static fm_status score_file(const cli_args *a, score *s, fm_error *err) {
+static fm_status score_file(const cli_args *a, score *s, fm_error *err)
+{
     const char *path = cli_text(a, "ids", "-"), *out = cli_text(a, "logits", NULL);
     bs_buf text = {0};
     int32_t *ids = NULL;
@@ -152,7 +158,8 @@ static fm_status score_file(const cli_args *a, score *s, fm_error *err) {
     return status;
 }
 
-int cmd_score(int argc, char **argv) {
+int cmd_score(int argc, char **argv)
+{
     cli_args args;
     int status = cli_parse(&spec_score, argc, argv, &args);
     if (status >= 0) return status;

@@ -49,17 +49,20 @@ typedef struct outcome {
     xp_sim_result arm[ARMS]; /* the last is Belady */
 } outcome;
 
-static double rate(const xp_sim_result *r) {
+static double rate(const xp_sim_result *r)
+{
     uint64_t all = r->decode_hits + r->decode_misses;
     return all ? (double)r->decode_hits / (double)all : 1;
 }
 
-static const char *arm_name(int arm) {
+static const char *arm_name(int arm)
+{
     return arm == ARMS - 1 ? "belady" : arms[arm].name;
 }
 
 /* Numbers from "8,16,32", or eighths of the experts from top_k on. */
-static int capacities(const xp_trace *t, const char *text, int out[MAX_CAPACITIES]) {
+static int capacities(const xp_trace *t, const char *text, int out[MAX_CAPACITIES])
+{
     int n = 0;
     if (!text) {
         for (int i = 1; i <= 8; i++) {
@@ -79,7 +82,8 @@ static int capacities(const xp_trace *t, const char *text, int out[MAX_CAPACITIE
     return n;
 }
 
-static fm_status simulate_one(const xp_trace *t, int capacity, outcome *out, fm_error *err) {
+static fm_status simulate_one(const xp_trace *t, int capacity, outcome *out, fm_error *err)
+{
     out->capacity = capacity;
     for (int a = 0; a < ARMS - 1; a++) {
         xp_sim_options o = {arms[a].policy, capacity, arms[a].lend};
@@ -92,7 +96,8 @@ static fm_status simulate_one(const xp_trace *t, int capacity, outcome *out, fm_
 /* --- output
  * ----------------------------------------------------------------------------------------- */
 
-static void print_table(const xp_trace *t, const outcome *o, int n) {
+static void print_table(const xp_trace *t, const outcome *o, int n)
+{
     printf("%d tokens in %d steps, %d layers, %d experts, %d a token\n", t->n_tokens, t->n_steps,
            t->n_layers, t->n_experts, t->top_k);
     printf("hit rate of decode steps, %%; in brackets misses / Belady's misses\n\n%8s %7s", "slots",
@@ -110,7 +115,8 @@ static void print_table(const xp_trace *t, const outcome *o, int n) {
     }
 }
 
-static void print_json(const xp_trace *t, const outcome *o, int n) {
+static void print_json(const xp_trace *t, const outcome *o, int n)
+{
     printf("{\"tokens\":%d,\"steps\":%d,\"layers\":%d,\"experts\":%d,\"top_k\":%d,\"results\":[",
            t->n_tokens, t->n_steps, t->n_layers, t->n_experts, t->top_k);
     for (int i = 0; i < n; i++) {
@@ -128,7 +134,8 @@ static void print_json(const xp_trace *t, const outcome *o, int n) {
     puts("]}");
 }
 
-static fm_status draw(const char *path, const xp_trace *t, const outcome *o, int n, fm_error *err) {
+static fm_status draw(const char *path, const xp_trace *t, const outcome *o, int n, fm_error *err)
+{
     cli_plot plot = {.title = "Decode hit rate by cache size",
                      .x_label = "slots, share of the experts (%)",
                      .y_label = "hit rate (%)"};
@@ -141,7 +148,8 @@ static fm_status draw(const char *path, const xp_trace *t, const outcome *o, int
     return cli_plot_write(&plot, path, err);
 }
 
-static fm_status simulate(const cli_args *args, const xp_trace *t, fm_error *err) {
+static fm_status simulate(const cli_args *args, const xp_trace *t, fm_error *err)
+{
     int tries[MAX_CAPACITIES];
     outcome results[MAX_CAPACITIES];
     int n = capacities(t, cli_text(args, "capacity", NULL), tries);
@@ -150,15 +158,14 @@ static fm_status simulate(const cli_args *args, const xp_trace *t, fm_error *err
         fm_status status = simulate_one(t, tries[i], &results[i], err);
         if (status) return status;
     }
-    if (cli_has(args, "json"))
-        print_json(t, results, n);
-    else
-        print_table(t, results, n);
+    if (cli_has(args, "json")) print_json(t, results, n);
+    else print_table(t, results, n);
     const char *svg = cli_text(args, "svg", NULL);
     return svg ? draw(svg, t, results, n, err) : FM_OK;
 }
 
-int cmd_simulate(int argc, char **argv) {
+int cmd_simulate(int argc, char **argv)
+{
     cli_args args;
     int ended = cli_parse(&spec_simulate, argc, argv, &args);
     if (ended >= 0) return ended;

@@ -59,7 +59,8 @@ typedef struct job {
 
 static volatile sig_atomic_t interrupted;
 
-static void on_signal(int signal) {
+static void on_signal(int signal)
+{
     (void)signal;
     interrupted = 1;
 }
@@ -72,7 +73,8 @@ typedef struct fill_job {
     unsigned char *dst;
 } fill_job;
 
-static void fill_task(void *arg, int index, int worker) {
+static void fill_task(void *arg, int index, int worker)
+{
     (void)worker;
     const fill_job *f = arg;
     uint64_t begin = (uint64_t)index * f->piece;
@@ -80,33 +82,38 @@ static void fill_task(void *arg, int index, int worker) {
     sy_fill(f->plan, f->t, f->row + begin, n, f->dst + begin * f->t->row_bytes);
 }
 
-static void fill(const job *j, const sy_tensor *t, uint64_t row, uint64_t n, unsigned char *dst) {
+static void fill(const job *j, const sy_tensor *t, uint64_t row, uint64_t n, unsigned char *dst)
+{
     uint64_t piece = t->row_bytes < TASK_BYTES ? TASK_BYTES / t->row_bytes : 1;
     fill_job f = {&j->plan, t, row, n, piece, dst};
     bs_pool_run(j->pool, fill_task, &f, (int)((n + piece - 1) / piece));
 }
 
-static fm_status advance(job *j, uint64_t bytes, fm_error *err) {
+static fm_status advance(job *j, uint64_t bytes, fm_error *err)
+{
     j->done += bytes;
     double now = bs_now();
     if (j->terminal && now - j->shown > 0.5) {
         j->shown = now;
-        fprintf(stderr, "\r%5.1f %%  %.2f of %.2f GB  %.2f GB/s ", 100.0 * (double)j->done / (double)j->total,
-                (double)j->done / 1e9, (double)j->total / 1e9,
-                (double)j->done / 1e9 / (now - j->start));
+        fprintf(stderr, "\r%5.1f %%  %.2f of %.2f GB  %.2f GB/s ",
+                100.0 * (double)j->done / (double)j->total, (double)j->done / 1e9,
+                (double)j->total / 1e9, (double)j->done / 1e9 / (now - j->start));
     }
     if (interrupted) return fm_fail(err, FM_E_CANCELLED, "interrupted");
     return FM_OK;
 }
 
-/* --- the safetensors files --------------------------------------------------------------------------- */
+/* --- the safetensors files
+ * --------------------------------------------------------------------------- */
 
-static char *shard_name(const job *j, int shard) {
+static char *shard_name(const job *j, int shard)
+{
     if (j->plan.n_shards == 1) return bs_strdup("model.safetensors");
     return bs_sprintf("model-%05d-of-%05d.safetensors", shard + 1, j->plan.n_shards);
 }
 
-static fm_status declare_all(const job *j, int shard, ts_writer *w, fm_error *err) {
+static fm_status declare_all(const job *j, int shard, ts_writer *w, fm_error *err)
+{
     fm_status status = FM_OK;
     for (size_t i = 0; i < j->plan.n && !status; i++) {
         const sy_tensor *t = &j->plan.tensor[i];
@@ -119,10 +126,12 @@ static fm_status declare_all(const job *j, int shard, ts_writer *w, fm_error *er
     return status;
 }
 
-static fm_status write_tensor(job *j, const sy_tensor *t, ts_writer *w, fm_error *err) {
+static fm_status write_tensor(job *j, const sy_tensor *t, ts_writer *w, fm_error *err)
+{
     fm_status status = FM_OK;
     uint64_t piece = t->row_bytes < PIECE ? PIECE / t->row_bytes : 1;
-    if (t->row_bytes > PIECE) return fm_fail(err, FM_E_LIMIT, "%s: a row is too long", t->spec->name);
+    if (t->row_bytes > PIECE)
+        return fm_fail(err, FM_E_LIMIT, "%s: a row is too long", t->spec->name);
     for (uint64_t row = 0; row < t->rows && !status; row += piece) {
         uint64_t n = t->rows - row < piece ? t->rows - row : piece;
         fill(j, t, row, n, j->buffer);
@@ -132,7 +141,8 @@ static fm_status write_tensor(job *j, const sy_tensor *t, ts_writer *w, fm_error
     return status;
 }
 
-static fm_status write_shard(job *j, int shard, fm_error *err) {
+static fm_status write_shard(job *j, int shard, fm_error *err)
+{
     char *name = shard_name(j, shard), *path = name ? bs_path_join(j->dir, name) : NULL;
     ts_writer *w = NULL;
     fm_status status = path ? ts_writer_open(path, &w, err) : fm_fail_nomem(err, j->dir);
@@ -146,16 +156,19 @@ static fm_status write_shard(job *j, int shard, fm_error *err) {
     return status;
 }
 
-static fm_status write_json(const job *j, const char *name, const json_t *value, fm_error *err) {
+static fm_status write_json(const job *j, const char *name, const json_t *value, fm_error *err)
+{
     char *path = bs_path_join(j->dir, name);
     char *text = path ? json_dumps(value, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
-    fm_status status = text ? bs_write_file(path, text, strlen(text), err) : fm_fail_nomem(err, name);
+    fm_status status =
+        text ? bs_write_file(path, text, strlen(text), err) : fm_fail_nomem(err, name);
     free(text); /* jansson's */
     bs_free(path);
     return status;
 }
 
-static fm_status write_index(const job *j, fm_error *err) {
+static fm_status write_index(const job *j, fm_error *err)
+{
     if (j->plan.n_shards == 1) return FM_OK;
     json_t *map = json_object();
     bool ok = map != NULL;
@@ -165,15 +178,16 @@ static fm_status write_index(const job *j, fm_error *err) {
         bs_free(name);
         bs_free(shard);
     }
-    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size",
-                              (json_int_t)j->plan.bytes, "weight_map", map);
+    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)j->plan.bytes,
+                              "weight_map", map);
     fm_status status = ok && index ? write_json(j, "model.safetensors.index.json", index, err)
                                    : fm_fail_nomem(err, "the shard index");
     json_decref(index);
     return status;
 }
 
-/* --- the packed store ----------------------------------------------------------------------------- */
+/* --- the packed store
+ * ----------------------------------------------------------------------------- */
 
 enum { MAX_PARTS = 4 };
 
@@ -183,7 +197,8 @@ typedef struct expert_tensors {
     int n[XP_PROJECTIONS];
 } expert_tensors;
 
-static void find_experts(const sy_plan *p, int layer, expert_tensors *out) {
+static void find_experts(const sy_plan *p, int layer, expert_tensors *out)
+{
     for (size_t i = 0; i < p->schema.n; i++) {
         const md_spec *s = &p->schema.spec[i];
         if (s->kind != MD_EXPERTS || s->moe_layer != layer) continue;
@@ -192,8 +207,9 @@ static void find_experts(const sy_plan *p, int layer, expert_tensors *out) {
     }
 }
 
-static fm_status put_expert(job *j, xp_pack_writer *w, const expert_tensors *t, int layer, int expert,
-                            fm_error *err) {
+static fm_status put_expert(job *j, xp_pack_writer *w, const expert_tensors *t, int layer,
+                            int expert, fm_error *err)
+{
     static const int place[] = {
         [SY_CODES] = XP_CODES, [SY_SCALES] = XP_SCALES, [SY_BIASES] = XP_BIASES};
     const void *parts[XP_PROJECTIONS][XP_PARTS] = {{NULL}};
@@ -212,7 +228,8 @@ static fm_status put_expert(job *j, xp_pack_writer *w, const expert_tensors *t, 
 }
 
 static fm_status write_layer(job *j, xp_pack_writer *w, const xp_layer *layers, int layer,
-                             fm_error *err) {
+                             fm_error *err)
+{
     expert_tensors t = {0};
     fm_status status = FM_OK;
     find_experts(&j->plan, layer, &t);
@@ -222,7 +239,8 @@ static fm_status write_layer(job *j, xp_pack_writer *w, const xp_layer *layers, 
 }
 
 /* Bytes of the largest expert: what the buffer must hold. */
-static size_t expert_bytes(const xp_layer *layers, int n) {
+static size_t expert_bytes(const xp_layer *layers, int n)
+{
     size_t most = 0;
     for (int l = 0; l < n; l++) {
         size_t bytes = 0;
@@ -233,7 +251,8 @@ static size_t expert_bytes(const xp_layer *layers, int n) {
     return most;
 }
 
-static fm_status write_pack(job *j, const xp_layer *layers, int n, fm_error *err) {
+static fm_status write_pack(job *j, const xp_layer *layers, int n, fm_error *err)
+{
     char *dir = bs_path_join(j->dir, "flash-moe.pack");
     xp_pack_writer *w = NULL;
     fm_status status = dir ? bs_make_dirs(dir, err) : fm_fail_nomem(err, j->dir);
@@ -248,15 +267,18 @@ static fm_status write_pack(job *j, const xp_layer *layers, int n, fm_error *err
     return status;
 }
 
-static int moe_layers(const md_arch *c) {
+static int moe_layers(const md_arch *c)
+{
     int n = 0;
     for (int l = 0; l < c->n_layers; l++) n += c->layer[l].moe;
     return n;
 }
 
-/* --- the whole -------------------------------------------------------------------------------------- */
+/* --- the whole
+ * -------------------------------------------------------------------------------------- */
 
-static fm_status check_folder(const job *j, fm_error *err) {
+static fm_status check_folder(const job *j, fm_error *err)
+{
     char *config = bs_path_join(j->dir, "config.json");
     bool taken = config && bs_is_file(config);
     bs_free(config);
@@ -264,15 +286,14 @@ static fm_status check_folder(const job *j, fm_error *err) {
     if (taken) return fm_fail(err, FM_E_ARGUMENT, "%s: holds a model already", j->dir);
     fm_status status = bs_make_dirs(j->dir, err);
     struct statvfs disk;
-    if (!status && !statvfs(j->dir, &disk) &&
-        (uint64_t)disk.f_bavail * disk.f_frsize < j->total)
+    if (!status && !statvfs(j->dir, &disk) && (uint64_t)disk.f_bavail * disk.f_frsize < j->total)
         return fm_fail(err, FM_E_LIMIT, "%s: %.1f GB are needed and %.1f GB are free", j->dir,
-                       (double)j->total / 1e9,
-                       (double)disk.f_bavail * (double)disk.f_frsize / 1e9);
+                       (double)j->total / 1e9, (double)disk.f_bavail * (double)disk.f_frsize / 1e9);
     return status;
 }
 
-static fm_status write_parts(job *j, const xp_layer *layers, int n_layers, fm_error *err) {
+static fm_status write_parts(job *j, const xp_layer *layers, int n_layers, fm_error *err)
+{
     fm_status status = FM_OK;
     if (layers) status = write_pack(j, layers, n_layers, err);
     for (int s = 0; s < j->plan.n_shards && !status; s++) status = write_shard(j, s, err);
@@ -281,7 +302,8 @@ static fm_status write_parts(job *j, const xp_layer *layers, int n_layers, fm_er
     return status ? status : write_json(j, "config.json", j->plan.config, err);
 }
 
-static fm_status write_all(job *j, fm_error *err) {
+static fm_status write_all(job *j, fm_error *err)
+{
     j->total = j->plan.bytes + j->plan.expert_bytes;
     fm_status status = check_folder(j, err);
     if (status) return status;
@@ -302,7 +324,8 @@ static fm_status write_all(job *j, fm_error *err) {
     return status;
 }
 
-static sy_request request_of(const cli_args *a, const char *path) {
+static sy_request request_of(const cli_args *a, const char *path)
+{
     static const int bits[] = {2, 3, 4, 5, 6, 8}, group[] = {32, 64, 128};
     int b = cli_choice(a, "bits", -1), g = cli_choice(a, "group-size", -1);
     return (sy_request){.path = path,
@@ -315,7 +338,8 @@ static sy_request request_of(const cli_args *a, const char *path) {
                         .packed = cli_has(a, "packed")};
 }
 
-static fm_status synth(const cli_args *a, job *j, fm_error *err) {
+static fm_status synth(const cli_args *a, job *j, fm_error *err)
+{
     char *path = NULL;
     fm_status status = cli_find_config(cli_positional(a, 0), &path, err);
     if (status) return status;
@@ -327,7 +351,8 @@ static fm_status synth(const cli_args *a, job *j, fm_error *err) {
     return status;
 }
 
-int cmd_synth(int argc, char **argv) {
+int cmd_synth(int argc, char **argv)
+{
     cli_args args;
     int ended = cli_parse(&spec_synth, argc, argv, &args);
     if (ended >= 0) return ended;
@@ -344,7 +369,7 @@ int cmd_synth(int argc, char **argv) {
     if (j.terminal && j.shown > 0) fputc('\n', stderr);
     if (status) return cli_fail(&err);
     double seconds = bs_now() - j.start;
-    fprintf(stderr, "wrote %.2f GB to %s in %.1f s (%.2f GB/s)\n", (double)j.done / 1e9, j.dir, seconds,
-            (double)j.done / 1e9 / seconds);
+    fprintf(stderr, "wrote %.2f GB to %s in %.1f s (%.2f GB/s)\n", (double)j.done / 1e9, j.dir,
+            seconds, (double)j.done / 1e9 / seconds);
     return 0;
 }

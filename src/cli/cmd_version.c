@@ -5,7 +5,8 @@
 
 const cli_spec spec_version = {.arguments = "", .about = NULL};
 
-int cmd_version(int argc, char **argv) {
+int cmd_version(int argc, char **argv)
+{
     cli_args args;
     int status = cli_parse(&spec_version, argc, argv, &args);
     if (status >= 0) return status;

@@ -18,7 +18,8 @@ static const cli_option output_options[] = {
 };
 const cli_group cli_group_output = {"Output", output_options, false};
 
-static void memory_options(const cli_args *a, en_options *o) {
+static void memory_options(const cli_args *a, en_options *o)
+{
     static const int kv_bits[] = {32, 16, 8};
     static const xp_policy policies[] = {XP_LFRU, XP_LRU, XP_LCP};
     static const xp_io ios[] = {XP_IO_AUTO, XP_IO_URING, XP_IO_PREAD};
@@ -37,7 +38,8 @@ static void memory_options(const cli_args *a, en_options *o) {
     o->pack_dir = cli_text(a, "pack-dir", o->pack_dir);
 }
 
-static void seed_options(const cli_args *a, en_options *o) {
+static void seed_options(const cli_args *a, en_options *o)
+{
     static const en_warmup warmups[] = {EN_WARMUP_NONE, EN_WARMUP_ROUTER, EN_WARMUP_FULL,
                                         EN_WARMUP_HYBRID};
     if (cli_has(a, "mode")) o->mode = cli_choice(a, "mode", 0) ? EN_PREDICTIVE : EN_EXACT;
@@ -52,7 +54,8 @@ static void seed_options(const cli_args *a, en_options *o) {
     o->cache_dir = cli_text(a, "cache-dir", o->cache_dir);
 }
 
-void cli_engine_options(const cli_args *a, en_options *o) {
+void cli_engine_options(const cli_args *a, en_options *o)
+{
     memory_options(a, o);
     seed_options(a, o);
     o->threads = cli_int(a, "threads", o->threads);
@@ -62,7 +65,8 @@ void cli_engine_options(const cli_args *a, en_options *o) {
     o->mlx_router |= cli_choice(a, "router-compat", 0) == 1;
 }
 
-void cli_sampling_options(const cli_args *a, en_sampling *s) {
+void cli_sampling_options(const cli_args *a, en_sampling *s)
+{
     s->temperature = (float)cli_number(a, "temp", (double)s->temperature);
     s->top_k = cli_int(a, "top-k", s->top_k);
     s->top_p = (float)cli_number(a, "top-p", (double)s->top_p);
@@ -70,14 +74,13 @@ void cli_sampling_options(const cli_args *a, en_sampling *s) {
     s->repeat_penalty = (float)cli_number(a, "repeat-penalty", (double)s->repeat_penalty);
     s->presence_penalty = (float)cli_number(a, "presence-penalty", (double)s->presence_penalty);
     s->frequency_penalty = (float)cli_number(a, "frequency-penalty", (double)s->frequency_penalty);
-    if (cli_has(a, "seed"))
-        s->seed = (uint64_t)cli_int(a, "seed", 0);
-    else if (getentropy(&s->seed, sizeof s->seed))
-        s->seed = (uint64_t)getpid();
+    if (cli_has(a, "seed")) s->seed = (uint64_t)cli_int(a, "seed", 0);
+    else if (getentropy(&s->seed, sizeof s->seed)) s->seed = (uint64_t)getpid();
 }
 
 /* A bar on a terminal, and only for loads that take a while. */
-static void show_progress(void *arg, uint64_t done, uint64_t total) {
+static void show_progress(void *arg, uint64_t done, uint64_t total)
+{
     int *last = arg;
     int percent = total ? (int)(done * 100 / total) : 100;
     if (total < (uint64_t)256 << 20 || percent == *last) return;
@@ -86,7 +89,8 @@ static void show_progress(void *arg, uint64_t done, uint64_t total) {
     if (percent == 100) fputs("\r\033[K", stderr);
 }
 
-fm_status cli_open(const cli_args *a, en_options *o, cli_session *out, fm_error *err) {
+fm_status cli_open(const cli_args *a, en_options *o, cli_session *out, fm_error *err)
+{
     *out = (cli_session){0};
     unsigned flags = cli_has(a, "yes") ? CLI_RESOLVE_YES : 0;
     fm_status status = cli_resolve_model(cli_model_name(a), flags, &out->model, err);
@@ -109,7 +113,8 @@ fm_status cli_open(const cli_args *a, en_options *o, cli_session *out, fm_error 
     return FM_OK;
 }
 
-fm_status cli_close(cli_session *s, fm_error *err) {
+fm_status cli_close(cli_session *s, fm_error *err)
+{
     fm_status status = cli_trace_close(s->trace, err);
     en_close(s->engine);
     cli_model_free(&s->model);
@@ -119,21 +124,24 @@ fm_status cli_close(cli_session *s, fm_error *err) {
 
 static volatile sig_atomic_t interrupts;
 
-static void on_interrupt(int signal_number) {
+static void on_interrupt(int signal_number)
+{
     if (interrupts++) {
         signal(signal_number, SIG_DFL);
         raise(signal_number);
     }
 }
 
-void cli_catch_signals(void) {
+void cli_catch_signals(void)
+{
     struct sigaction action = {.sa_handler = on_interrupt};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
-bool cli_interrupted(void) {
+bool cli_interrupted(void)
+{
     bool seen = interrupts != 0;
     interrupts = 0;
     return seen;
@@ -141,24 +149,28 @@ bool cli_interrupted(void) {
 
 static int output_errno;
 
-bool cli_put(const char *text, size_t n) {
+bool cli_put(const char *text, size_t n)
+{
     if (output_errno) return false;
     if (fwrite(text, 1, n, stdout) == n && !fflush(stdout)) return true;
     output_errno = errno ? errno : EIO;
     return false;
 }
 
-bool cli_output_broken(void) {
+bool cli_output_broken(void)
+{
     return output_errno != 0;
 }
 
-int cli_output_status(void) {
+int cli_output_status(void)
+{
     if (!output_errno) return 0;
     fprintf(stderr, "flash-moe: cannot write to standard output: %s\n", strerror(output_errno));
     return 1;
 }
 
-bool cli_put_json(json_t *value) {
+bool cli_put_json(json_t *value)
+{
     char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(value);
     bool ok = text && cli_put(text, strlen(text)) && cli_put("\n", 1);
@@ -166,7 +178,8 @@ bool cli_put_json(json_t *value) {
     return ok;
 }
 
-void cli_print_stats(en_engine *engine) {
+void cli_print_stats(en_engine *engine)
+{
     en_stats s;
     en_get_stats(engine, &s);
     fprintf(stderr,
@@ -179,11 +192,13 @@ void cli_print_stats(en_engine *engine) {
         fprintf(stderr, " (LOSSY: %.1f %% of the router's weight dropped)", s.dropped_mass * 100);
     fputc('\n', stderr);
     if (s.shrunk_slots)
-        fprintf(stderr, "note: memory ran short; %d expert slots were given back (slower, same answer)\n",
+        fprintf(stderr,
+                "note: memory ran short; %d expert slots were given back (slower, same answer)\n",
                 s.shrunk_slots);
 }
 
-fm_status cli_read_input(const char *path, bs_buf *out, fm_error *err) {
+fm_status cli_read_input(const char *path, bs_buf *out, fm_error *err)
+{
     enum { MOST = 256 << 20 };
     bool standard = !path || !strcmp(path, "-");
     if (standard) path = "stdin";

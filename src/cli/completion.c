@@ -6,21 +6,25 @@
 
 typedef void visit_fn(FILE *out, const cli_verb *verb, const cli_option *o);
 
-static void each_option(FILE *out, const cli_verb *verb, visit_fn *fn) {
+static void each_option(FILE *out, const cli_verb *verb, visit_fn *fn)
+{
     for (int g = 0; verb->spec && g < CLI_MAX_GROUPS && verb->spec->groups[g]; g++)
         for (const cli_option *o = verb->spec->groups[g]->options; o->name; o++) fn(out, verb, o);
 }
 
-static void print_choices(FILE *out, const char *choices) {
+static void print_choices(FILE *out, const char *choices)
+{
     for (; *choices; choices++) fputc(*choices == '|' ? ' ' : *choices, out);
 }
 
-static void bash_word(FILE *out, const cli_verb *verb, const cli_option *o) {
+static void bash_word(FILE *out, const cli_verb *verb, const cli_option *o)
+{
     (void)verb;
     fprintf(out, " --%s", o->name);
 }
 
-static void bash_value(FILE *out, const cli_verb *verb, const cli_option *o) {
+static void bash_value(FILE *out, const cli_verb *verb, const cli_option *o)
+{
     if (o->kind == CLI_CHOICE) {
         fprintf(out, "    %s,--%s) COMPREPLY=($(compgen -W \"", verb->name, o->name);
         print_choices(out, o->value);
@@ -33,7 +37,8 @@ static void bash_value(FILE *out, const cli_verb *verb, const cli_option *o) {
     }
 }
 
-static void bash(FILE *out) {
+static void bash(FILE *out)
+{
     fputs("# flash-moe completion for bash: eval \"$(flash-moe completion bash)\"\n"
           "_flash_moe() {\n  local word=\"${COMP_WORDS[COMP_CWORD]}\" verb=\"${COMP_WORDS[1]}\"\n"
           "  COMPREPLY=()\n  if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
@@ -58,16 +63,16 @@ static void bash(FILE *out) {
 }
 
 /* Text inside single quotes: quotes, colons and brackets mean something to zsh. */
-static void quote(FILE *out, const char *text, const char *special) {
+static void quote(FILE *out, const char *text, const char *special)
+{
     for (; *text; text++) {
-        if (*text == '\'')
-            fputs("'\\''", out);
-        else
-            fprintf(out, strchr(special, *text) ? "\\%c" : "%c", *text);
+        if (*text == '\'') fputs("'\\''", out);
+        else fprintf(out, strchr(special, *text) ? "\\%c" : "%c", *text);
     }
 }
 
-static void zsh_option(FILE *out, const cli_verb *verb, const cli_option *o) {
+static void zsh_option(FILE *out, const cli_verb *verb, const cli_option *o)
+{
     (void)verb;
     fprintf(out, " \\\n        '--%s[", o->name);
     quote(out, o->help, "[]\\");
@@ -84,7 +89,8 @@ static void zsh_option(FILE *out, const cli_verb *verb, const cli_option *o) {
     fputc('\'', out);
 }
 
-static void zsh(FILE *out) {
+static void zsh(FILE *out)
+{
     fputs("#compdef flash-moe\n# flash-moe completion for zsh: "
           "flash-moe completion zsh > \"${fpath[1]}/_flash-moe\"\n"
           "_flash_moe() {\n  if (( CURRENT == 2 )); then\n    local -a verbs=(\n",
@@ -105,7 +111,8 @@ static void zsh(FILE *out) {
     fputs("  esac\n}\n_flash_moe \"$@\"\n", out);
 }
 
-static void fish_option(FILE *out, const cli_verb *verb, const cli_option *o) {
+static void fish_option(FILE *out, const cli_verb *verb, const cli_option *o)
+{
     fprintf(out, "complete -c flash-moe -n '__fish_seen_subcommand_from %s' -l %s", verb->name,
             o->name);
     if (o->letter) fprintf(out, " -s %c", o->letter);
@@ -123,7 +130,8 @@ static void fish_option(FILE *out, const cli_verb *verb, const cli_option *o) {
     fputs("'\n", out);
 }
 
-static void fish(FILE *out) {
+static void fish(FILE *out)
+{
     fputs("# flash-moe completion for fish: flash-moe completion fish | source\n", out);
     for (const cli_verb *v = cli_verbs; v->name; v++) {
         fprintf(out, "complete -c flash-moe -n __fish_use_subcommand -f -a %s -d '", v->name);
@@ -133,14 +141,11 @@ static void fish(FILE *out) {
     }
 }
 
-int cli_print_completion(const char *shell, FILE *out) {
-    if (!strcmp(shell, "bash"))
-        bash(out);
-    else if (!strcmp(shell, "zsh"))
-        zsh(out);
-    else if (!strcmp(shell, "fish"))
-        fish(out);
-    else
-        return 2;
+int cli_print_completion(const char *shell, FILE *out)
+{
+    if (!strcmp(shell, "bash")) bash(out);
+    else if (!strcmp(shell, "zsh")) zsh(out);
+    else if (!strcmp(shell, "fish")) fish(out);
+    else return 2;
     return 0;
 }

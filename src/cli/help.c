@@ -7,7 +7,8 @@
 enum { WIDTH = 96, INDENT = 30 };
 
 /* Print text in lines of WIDTH, each but the first indented. `at`: columns used already. */
-static void wrap(FILE *out, const char *text, int indent, int at) {
+static void wrap(FILE *out, const char *text, int indent, int at)
+{
     while (*text) {
         size_t n = strcspn(text, " \n");
         if (at + (int)n > WIDTH) {
@@ -30,22 +31,20 @@ static void wrap(FILE *out, const char *text, int indent, int at) {
     fputc('\n', out);
 }
 
-static void print_option(const cli_option *o, FILE *out) {
+static void print_option(const cli_option *o, FILE *out)
+{
     char left[128];
     int n;
-    if (o->letter)
-        n = snprintf(left, sizeof left, "  -%c, --%s", o->letter, o->name);
-    else
-        n = snprintf(left, sizeof left, "      --%s", o->name);
+    if (o->letter) n = snprintf(left, sizeof left, "  -%c, --%s", o->letter, o->name);
+    else n = snprintf(left, sizeof left, "      --%s", o->name);
     if (o->kind != CLI_FLAG) n += snprintf(left + n, sizeof left - (size_t)n, " %s", o->value);
-    if (n < INDENT - 1)
-        fprintf(out, "%-*s", INDENT, left);
-    else
-        fprintf(out, "%s\n%*s", left, INDENT, "");
+    if (n < INDENT - 1) fprintf(out, "%-*s", INDENT, left);
+    else fprintf(out, "%s\n%*s", left, INDENT, "");
     wrap(out, o->help, INDENT, INDENT);
 }
 
-void cli_print_help(const cli_verb *verb, FILE *out) {
+void cli_print_help(const cli_verb *verb, FILE *out)
+{
     const cli_spec *spec = verb->spec;
     fprintf(out, "flash-moe %s - %s\n\nusage: flash-moe %s%s%s [options]\n\n", verb->name,
             verb->summary, verb->name, *spec->arguments ? " " : "", spec->arguments);
@@ -69,22 +68,21 @@ void cli_print_help(const cli_verb *verb, FILE *out) {
 }
 
 /* roff: backslashes and leading dots and quotes mean something. */
-static void print_roff(const char *text, FILE *out) {
+static void print_roff(const char *text, FILE *out)
+{
     bool start = true;
     for (; *text; text++) {
         if (start && (*text == '.' || *text == '\'')) fputs("\\&", out);
-        if (*text == '\\')
-            fputs("\\e", out);
-        else if (*text == '-')
-            fputs("\\-", out);
-        else
-            fputc(*text, out);
+        if (*text == '\\') fputs("\\e", out);
+        else if (*text == '-') fputs("\\-", out);
+        else fputc(*text, out);
         start = *text == '\n';
     }
     fputc('\n', out);
 }
 
-static void man_title(const char *verb, const char *summary, FILE *out) {
+static void man_title(const char *verb, const char *summary, FILE *out)
+{
     fputs(".TH FLASH-MOE", out);
     for (const char *c = verb; *c; c++) fputc(*c >= 'a' && *c <= 'z' ? *c - 32 : *c, out);
     fputs(" 1 \"\" \"flash-moe " FM_VERSION "\" \"flash-moe\"\n.SH NAME\n", out);
@@ -92,7 +90,8 @@ static void man_title(const char *verb, const char *summary, FILE *out) {
     print_roff(summary, out);
 }
 
-static void man_overview(FILE *out) {
+static void man_overview(FILE *out)
+{
     man_title("", "run Mixture-of-Experts language models larger than memory", out);
     fputs(".SH SYNOPSIS\n.B flash\\-moe\n.I VERB [MODEL] [options]\n.SH VERBS\n", out);
     for (const cli_verb *v = cli_verbs; v->name; v++) {
@@ -102,7 +101,8 @@ static void man_overview(FILE *out) {
     fputs(".SH EXIT STATUS\n0 done, 1 it failed, 2 wrong usage, 130 interrupted.\n", out);
 }
 
-void cli_print_man(const cli_verb *verb, FILE *out) {
+void cli_print_man(const cli_verb *verb, FILE *out)
+{
     if (!verb) {
         man_overview(out);
         return;
@@ -136,7 +136,8 @@ void cli_print_man(const cli_verb *verb, FILE *out) {
     fprintf(out, ".SH SEE ALSO\n.BR flash\\-moe (1)\n");
 }
 
-void cli_print_overview(FILE *out) {
+void cli_print_overview(FILE *out)
+{
     fputs("flash-moe runs Mixture-of-Experts language models larger than memory: only the experts\n"
           "that the router picks are read from disk, and the answer is exact at any budget.\n\n"
           "usage: flash-moe VERB [MODEL] [options]\n\n",

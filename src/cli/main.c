@@ -5,18 +5,21 @@
 #include <stdio.h>
 #include <string.h>
 
-static int overview(FILE *out) {
+static int overview(FILE *out)
+{
     cli_print_overview(out);
     return out == stdout ? 0 : 2;
 }
 
-static const cli_verb *find_verb(const char *name) {
+static const cli_verb *find_verb(const char *name)
+{
     for (const cli_verb *v = cli_verbs; v->name; v++)
         if (!strcmp(v->name, name)) return v;
     return NULL;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     signal(SIGXFSZ, SIG_IGN); /* beyond a file size limit a write fails and the failure is told */
     if (argc < 2) return overview(stderr);
     const char *name = argv[1];

@@ -13,7 +13,8 @@ static const char *const formats[] = {
 };
 
 /* The number between two dots becomes a star. */
-static void put_pattern(const char *name, char *out, size_t size) {
+static void put_pattern(const char *name, char *out, size_t size)
+{
     size_t n = 0;
     for (const char *p = name; *p && n + 2 < size; p++) {
         bool number = isdigit((unsigned char)*p) && p > name && p[-1] == '.';
@@ -29,14 +30,16 @@ static void put_pattern(const char *name, char *out, size_t size) {
     out[n] = 0;
 }
 
-static void put_format(const kn_mat *m, char *out, size_t size) {
+static void put_format(const kn_mat *m, char *out, size_t size)
+{
     int n = snprintf(out, size, "%s", formats[m->format]);
     if (m->format == KN_AFFINE)
         snprintf(out + n, size - (size_t)n, " %d bit, group %d, %s", m->bits, m->group,
                  formats[m->scale_type]);
 }
 
-static cli_module describe(const md_model *model, const md_spec *spec) {
+static cli_module describe(const md_model *model, const md_spec *spec)
+{
     cli_module x = {.times = 1};
     kn_mat m = md_stored_format(model, spec);
     put_pattern(spec->name, x.pattern, sizeof x.pattern);
@@ -50,12 +53,14 @@ static cli_module describe(const md_model *model, const md_spec *spec) {
     return x;
 }
 
-static bool alike(const cli_module *a, const cli_module *b) {
+static bool alike(const cli_module *a, const cli_module *b)
+{
     return !strcmp(a->pattern, b->pattern) && !strcmp(a->format, b->format) &&
            !memcmp(a->shape, b->shape, sizeof a->shape);
 }
 
-fm_status cli_modules_list(const md_model *model, cli_modules *out, fm_error *err) {
+fm_status cli_modules_list(const md_model *model, cli_modules *out, fm_error *err)
+{
     const md_schema *s = md_schema_of(model);
     *out = (cli_modules){.module = bs_calloc(s->n + 1, sizeof *out->module)};
     if (!out->module) return fm_fail_nomem(err, "listing the modules");
@@ -73,7 +78,8 @@ fm_status cli_modules_list(const md_model *model, cli_modules *out, fm_error *er
     return FM_OK;
 }
 
-void cli_modules_free(cli_modules *m) {
+void cli_modules_free(cli_modules *m)
+{
     bs_free(m->module);
     *m = (cli_modules){0};
 }

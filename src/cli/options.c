@@ -10,7 +10,8 @@
 
 static const cli_option help_option = {"help", 'h', CLI_FLAG, NULL, 0, 0, "this text"};
 
-static const cli_option *find_option(const cli_spec *spec, const char *name, size_t n) {
+static const cli_option *find_option(const cli_spec *spec, const char *name, size_t n)
+{
     if (n == 4 && !strncmp(name, "help", 4)) return &help_option;
     for (int g = 0; g < CLI_MAX_GROUPS && spec->groups[g]; g++)
         for (const cli_option *o = spec->groups[g]->options; o->name; o++)
@@ -18,7 +19,8 @@ static const cli_option *find_option(const cli_spec *spec, const char *name, siz
     return NULL;
 }
 
-static const cli_option *find_letter(const cli_spec *spec, char letter) {
+static const cli_option *find_letter(const cli_spec *spec, char letter)
+{
     if (letter == 'h') return &help_option;
     for (int g = 0; g < CLI_MAX_GROUPS && spec->groups[g]; g++)
         for (const cli_option *o = spec->groups[g]->options; o->name; o++)
@@ -27,7 +29,8 @@ static const cli_option *find_letter(const cli_spec *spec, char letter) {
 }
 
 /* How many letters differ, roughly: enough to guess what was meant. */
-static int distance(const char *a, const char *b) {
+static int distance(const char *a, const char *b)
+{
     size_t n = strlen(b);
     int row[64];
     if (n >= 63) return 99;
@@ -45,7 +48,8 @@ static int distance(const char *a, const char *b) {
     return row[n];
 }
 
-static int unknown_option(const cli_args *a, const char *argument) {
+static int unknown_option(const cli_args *a, const char *argument)
+{
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(argument + 2, "="), argument + 2);
     const char *nearest = NULL;
@@ -61,7 +65,8 @@ static int unknown_option(const cli_args *a, const char *argument) {
     return 2;
 }
 
-static int choice_index(const char *choices, const char *text) {
+static int choice_index(const char *choices, const char *text)
+{
     size_t n = strlen(text);
     int index = 0;
     for (const char *at = choices;; at++, index++) {
@@ -75,12 +80,14 @@ static int choice_index(const char *choices, const char *text) {
     }
 }
 
-static bool number_fits(const cli_option *o, double x) {
+static bool number_fits(const cli_option *o, double x)
+{
     return (o->low == 0 && o->high == 0) || (x >= o->low && x <= o->high);
 }
 
 /* NULL when the text is a value of the option, else what is expected. */
-static const char *check_value(const cli_option *o, const char *text) {
+static const char *check_value(const cli_option *o, const char *text)
+{
     char *end;
     uint64_t bytes;
     switch (o->kind) {
@@ -96,28 +103,26 @@ static const char *check_value(const cli_option *o, const char *text) {
     }
     case CLI_SIZE:
         return en_parse_size(text, &bytes, NULL) ? "a size such as 8G, 512M or 1.5GB" : NULL;
-    case CLI_CHOICE:
-        return choice_index(o->value, text) < 0 ? "one of" : NULL;
-    default:
-        return NULL;
+    case CLI_CHOICE: return choice_index(o->value, text) < 0 ? "one of" : NULL;
+    default: return NULL;
     }
 }
 
 static int wrong_value(const cli_args *a, const cli_option *o, const char *text,
-                       const char *expected, const char *from) {
+                       const char *expected, const char *from)
+{
     fprintf(stderr, "flash-moe %s: %s%s: '%s' is not %s", a->verb, from, o->name, text, expected);
     if (o->kind == CLI_CHOICE) fprintf(stderr, " %s", o->value);
     if ((o->kind == CLI_INT || o->kind == CLI_NUMBER) && (o->low != 0 || o->high != 0)) {
-        if (o->high >= INT32_MAX)
-            fprintf(stderr, ", %g or more", o->low);
-        else
-            fprintf(stderr, " from %g to %g", o->low, o->high);
+        if (o->high >= INT32_MAX) fprintf(stderr, ", %g or more", o->low);
+        else fprintf(stderr, " from %g to %g", o->low, o->high);
     }
     fputs("\n", stderr);
     return 2;
 }
 
-static int add_value(cli_args *a, const cli_option *o, const char *text, const char *from) {
+static int add_value(cli_args *a, const cli_option *o, const char *text, const char *from)
+{
     const char *expected = check_value(o, text);
     if (expected) return wrong_value(a, o, text, expected, from);
     if (a->n_values == CLI_MAX_VALUES) {
@@ -129,7 +134,8 @@ static int add_value(cli_args *a, const cli_option *o, const char *text, const c
 }
 
 /* --name, --name VALUE, --name=VALUE. *i moves past what was used. */
-static int parse_long(cli_args *a, int argc, char **argv, int *i) {
+static int parse_long(cli_args *a, int argc, char **argv, int *i)
+{
     const char *argument = argv[*i], *equals = strchr(argument, '=');
     size_t n = equals ? (size_t)(equals - argument) - 2 : strlen(argument) - 2;
     const cli_option *o = find_option(a->spec, argument + 2, n);
@@ -146,7 +152,8 @@ static int parse_long(cli_args *a, int argc, char **argv, int *i) {
 }
 
 /* -x, -x VALUE, -xVALUE, and flags together: -xyz. */
-static int parse_short(cli_args *a, int argc, char **argv, int *i) {
+static int parse_short(cli_args *a, int argc, char **argv, int *i)
+{
     for (const char *at = argv[*i] + 1; *at; at++) {
         const cli_option *o = find_letter(a->spec, *at);
         if (!o) {
@@ -166,13 +173,15 @@ static int parse_short(cli_args *a, int argc, char **argv, int *i) {
     return -1;
 }
 
-static void environment_name(const char *option, char *out, size_t size) {
+static void environment_name(const char *option, char *out, size_t size)
+{
     int n = snprintf(out, size, "FLASH_MOE_%s", option);
     for (int i = 0; i < n; i++) out[i] = out[i] == '-' ? '_' : (char)toupper((unsigned char)out[i]);
 }
 
 /* What was not given on the command line may stand in the environment. */
-static int read_environment(cli_args *a) {
+static int read_environment(cli_args *a)
+{
     for (int g = 0; g < CLI_MAX_GROUPS && a->spec->groups[g]; g++) {
         if (!a->spec->groups[g]->from_environment) continue;
         for (const cli_option *o = a->spec->groups[g]->options; o->name; o++) {
@@ -188,19 +197,20 @@ static int read_environment(cli_args *a) {
     return -1;
 }
 
-static int check_positionals(const cli_args *a) {
+static int check_positionals(const cli_args *a)
+{
     const cli_spec *spec = a->spec;
     if (a->n_positionals >= spec->least && a->n_positionals <= spec->most) return -1;
     if (a->n_positionals > spec->most)
         fprintf(stderr, "flash-moe %s: '%s' is one argument too many", a->verb,
                 a->positional[spec->most]);
-    else
-        fprintf(stderr, "flash-moe %s: an argument is missing", a->verb);
+    else fprintf(stderr, "flash-moe %s: an argument is missing", a->verb);
     fprintf(stderr, "\nusage: flash-moe %s %s [options]\n", a->verb, spec->arguments);
     return 2;
 }
 
-int cli_parse(const cli_spec *spec, int argc, char **argv, cli_args *out) {
+int cli_parse(const cli_spec *spec, int argc, char **argv, cli_args *out)
+{
     *out = (cli_args){.verb = argv[0], .spec = spec};
     int status = -1;
     bool only_positionals = false;
@@ -226,59 +236,70 @@ int cli_parse(const cli_spec *spec, int argc, char **argv, cli_args *out) {
     return status >= 0 ? status : check_positionals(out);
 }
 
-static const cli_value *last_value(const cli_args *a, const char *name) {
+static const cli_value *last_value(const cli_args *a, const char *name)
+{
     for (int i = a->n_values - 1; i >= 0; i--)
         if (!strcmp(a->value[i].option->name, name)) return &a->value[i];
     return NULL;
 }
 
-bool cli_has(const cli_args *a, const char *name) {
+bool cli_has(const cli_args *a, const char *name)
+{
     return last_value(a, name) != NULL;
 }
 
-const char *cli_text(const cli_args *a, const char *name, const char *otherwise) {
+const char *cli_text(const cli_args *a, const char *name, const char *otherwise)
+{
     const cli_value *v = last_value(a, name);
     return v ? v->text : otherwise;
 }
 
-int cli_int(const cli_args *a, const char *name, int otherwise) {
+int cli_int(const cli_args *a, const char *name, int otherwise)
+{
     const cli_value *v = last_value(a, name);
     return v ? (int)strtol(v->text, NULL, 10) : otherwise;
 }
 
-double cli_number(const cli_args *a, const char *name, double otherwise) {
+double cli_number(const cli_args *a, const char *name, double otherwise)
+{
     const cli_value *v = last_value(a, name);
     return v ? strtod(v->text, NULL) : otherwise;
 }
 
-uint64_t cli_size(const cli_args *a, const char *name, uint64_t otherwise) {
+uint64_t cli_size(const cli_args *a, const char *name, uint64_t otherwise)
+{
     const cli_value *v = last_value(a, name);
     uint64_t bytes = otherwise;
     if (v) en_parse_size(v->text, &bytes, NULL);
     return bytes;
 }
 
-int cli_choice(const cli_args *a, const char *name, int otherwise) {
+int cli_choice(const cli_args *a, const char *name, int otherwise)
+{
     const cli_value *v = last_value(a, name);
     return v ? choice_index(v->option->value, v->text) : otherwise;
 }
 
-const char *cli_nth(const cli_args *a, const char *name, int k) {
+const char *cli_nth(const cli_args *a, const char *name, int k)
+{
     for (int i = 0; i < a->n_values; i++)
         if (!strcmp(a->value[i].option->name, name) && k-- == 0) return a->value[i].text;
     return NULL;
 }
 
-const char *cli_positional(const cli_args *a, int i) {
+const char *cli_positional(const cli_args *a, int i)
+{
     return i < a->n_positionals ? a->positional[i] : NULL;
 }
 
-const char *cli_model_name(const cli_args *a) {
+const char *cli_model_name(const cli_args *a)
+{
     const char *named = cli_text(a, "model", NULL);
     return named ? named : cli_positional(a, 0);
 }
 
-int cli_fail(const fm_error *err) {
+int cli_fail(const fm_error *err)
+{
     fprintf(stderr, "flash-moe: %s\n", err->message);
     return err->code == FM_E_CANCELLED ? 130 : 1;
 }

@@ -11,13 +11,15 @@ static const char *const colors[CLI_PLOT_LINES] = {"#1f77b4", "#ff7f0e", "#2ca02
                                                    "#9467bd", "#8c564b", "#e377c2", "#7f7f7f",
                                                    "#bcbd22", "#17becf", "#444444", "#aa0000"};
 
-int cli_plot_line(cli_plot *p, const char *name) {
+int cli_plot_line(cli_plot *p, const char *name)
+{
     if (p->n_lines == CLI_PLOT_LINES) return -1;
     p->line[p->n_lines].name = name;
     return p->n_lines++;
 }
 
-void cli_plot_point(cli_plot *p, int line, double x, double y) {
+void cli_plot_point(cli_plot *p, int line, double x, double y)
+{
     if (line < 0 || p->line[line].n == CLI_PLOT_POINTS) return;
     int i = p->line[line].n++;
     p->line[line].x[i] = x;
@@ -25,7 +27,8 @@ void cli_plot_point(cli_plot *p, int line, double x, double y) {
 }
 
 /* The next figure of 1, 2, 2.5 or 5 times a power of ten that TICKS steps of reach `most`. */
-static double round_step(double most) {
+static double round_step(double most)
+{
     double raw = most > 0 ? most / TICKS : 1, power = pow(10, floor(log10(raw)));
     const double nice[] = {1, 2, 2.5, 5, 10};
     for (int i = 0; i < 5; i++)
@@ -33,20 +36,19 @@ static double round_step(double most) {
     return 10 * power;
 }
 
-static void put_text(bs_buf *b, double x, double y, const char *anchor, const char *text) {
+static void put_text(bs_buf *b, double x, double y, const char *anchor, const char *text)
+{
     bs_buf_printf(b, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", x, y, anchor);
     for (; *text; text++) {
-        if (*text == '<')
-            bs_buf_puts(b, "&lt;");
-        else if (*text == '&')
-            bs_buf_puts(b, "&amp;");
-        else
-            bs_buf_putc(b, *text);
+        if (*text == '<') bs_buf_puts(b, "&lt;");
+        else if (*text == '&') bs_buf_puts(b, "&amp;");
+        else bs_buf_putc(b, *text);
     }
     bs_buf_puts(b, "</text>\n");
 }
 
-static void put_axes(bs_buf *b, const cli_plot *p, double x_step, double y_step) {
+static void put_axes(bs_buf *b, const cli_plot *p, double x_step, double y_step)
+{
     double w = WIDTH - LEFT - RIGHT, h = HEIGHT - TOP - BOTTOM;
     char label[32];
     for (int i = 0; i <= TICKS; i++) {
@@ -62,7 +64,8 @@ static void put_axes(bs_buf *b, const cli_plot *p, double x_step, double y_step)
     put_text(b, LEFT + w / 2, 18, "middle", p->title);
 }
 
-static void put_lines(bs_buf *b, const cli_plot *p, double x_most, double y_most) {
+static void put_lines(bs_buf *b, const cli_plot *p, double x_most, double y_most)
+{
     double w = WIDTH - LEFT - RIGHT, h = HEIGHT - TOP - BOTTOM;
     for (int l = 0; l < p->n_lines; l++) {
         bs_buf_printf(b, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"",
@@ -78,7 +81,8 @@ static void put_lines(bs_buf *b, const cli_plot *p, double x_most, double y_most
     }
 }
 
-fm_status cli_plot_write(const cli_plot *p, const char *path, fm_error *err) {
+fm_status cli_plot_write(const cli_plot *p, const char *path, fm_error *err)
+{
     double x_most = 0, y_most = 0;
     for (int l = 0; l < p->n_lines; l++)
         for (int i = 0; i < p->line[l].n; i++) {

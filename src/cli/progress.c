@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <unistd.h>
 
-void cli_progress_begin(cli_progress *p, const char *what) {
+void cli_progress_begin(cli_progress *p, const char *what)
+{
     *p = (cli_progress){.what = what, .began = bs_now(), .first = UINT64_MAX};
 }
 
-void cli_progress_show(void *progress, uint64_t done, uint64_t total) {
+void cli_progress_show(void *progress, uint64_t done, uint64_t total)
+{
     cli_progress *p = progress;
     double now = bs_now();
     if (p->first == UINT64_MAX) p->first = done;
@@ -28,7 +30,8 @@ void cli_progress_show(void *progress, uint64_t done, uint64_t total) {
     p->active = 1;
 }
 
-void cli_progress_end(cli_progress *p) {
+void cli_progress_end(cli_progress *p)
+{
     if (p->active) fputc('\n', stderr);
     p->active = 0;
 }

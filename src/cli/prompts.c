@@ -92,7 +92,8 @@ const cli_prompt_set cli_prompt_sets[] = {
     {NULL, NULL, 0},
 };
 
-const cli_prompt_set *cli_find_prompts(const char *name) {
+const cli_prompt_set *cli_find_prompts(const char *name)
+{
     for (const cli_prompt_set *s = cli_prompt_sets; s->name; s++)
         if (!strcmp(s->name, name)) return s;
     return NULL;

@@ -134,14 +134,17 @@ fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, f
                    model);
 }
 
-/* "qwen3-coder-next-4bit" is Qwen3-Coder-Next.json: case does not count, nor does the usual suffix. */
-static bool names_config(const char *file, const char *name) {
+/* "qwen3-coder-next-4bit" is Qwen3-Coder-Next.json: case does not count, nor does the usual suffix.
+ */
+static bool names_config(const char *file, const char *name)
+{
     size_t n = strlen(name), suffix = sizeof "-4bit" - 1;
     if (n > suffix && !strcasecmp(name + n - suffix, "-4bit")) n -= suffix;
     return !strncasecmp(file, name, n) && !strcmp(file + n, ".json");
 }
 
-static char *config_in(const char *folder, const char *name) {
+static char *config_in(const char *folder, const char *name)
+{
     char *path = NULL;
     DIR *d = opendir(folder);
     for (struct dirent *e; d && !path && (e = readdir(d));)
@@ -151,7 +154,8 @@ static char *config_in(const char *folder, const char *name) {
 }
 
 /* configs/NAME.json beside the program or in the current folder; NULL: not there. */
-static char *named_config(const char *name) {
+static char *named_config(const char *name)
+{
     static const char *const beside[] = {"../configs", "../share/flash-moe/configs"};
     char program[4096], *found = NULL;
     program_folder(program, sizeof program);
@@ -163,18 +167,20 @@ static char *named_config(const char *name) {
     return found ? found : config_in("configs", name);
 }
 
-fm_status cli_find_config(const char *typed, char **out, fm_error *err) {
+fm_status cli_find_config(const char *typed, char **out, fm_error *err)
+{
     if (bs_is_file(typed)) *out = bs_strdup(typed);
     else if (bs_is_dir(typed)) *out = bs_path_join(typed, "config.json");
     else if (!strchr(typed, '/') && (*out = named_config(typed))) return FM_OK;
     else
-        return fm_fail(err, FM_E_NOT_FOUND,
-                       "'%s' is neither a config.json nor a folder with one nor a name from configs/",
-                       typed);
+        return fm_fail(
+            err, FM_E_NOT_FOUND,
+            "'%s' is neither a config.json nor a folder with one nor a name from configs/", typed);
     return *out ? FM_OK : fm_fail_nomem(err, typed);
 }
 
-fm_status cli_resolve_described(const char *typed, char **out, fm_error *err) {
+fm_status cli_resolve_described(const char *typed, char **out, fm_error *err)
+{
     cli_model model;
     if (typed && *typed && !bs_is_dir(typed) && (bs_is_file(typed) || !strchr(typed, '/')))
         return cli_find_config(typed, out, err);

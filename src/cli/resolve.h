@@ -24,8 +24,8 @@ enum {
  * Progress and the question go to stderr. On success out is filled and must be given to
  * cli_model_free; on failure it is empty. FM_E_CANCELLED when the user says no. */
 fm_status cli_resolve_model(const char *model, unsigned flags, cli_model *out, fm_error *err);
-/* The config.json that a name stands for: a .json file itself, a folder's config.json, or one of the
- * named models of configs/ (searched like the bundled model). *out is freed with bs_free. */
+/* The config.json that a name stands for: a .json file itself, a folder's config.json, or one of
+ * the named models of configs/ (searched like the bundled model). *out is freed with bs_free. */
 fm_status cli_find_config(const char *typed, char **out, fm_error *err);
 
 /* For verbs that only look at a model: what cli_resolve_model takes, of which a config.json is

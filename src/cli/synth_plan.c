@@ -10,9 +10,11 @@
 enum { MAX_CONFIG = 16 << 20 };
 static const uint64_t SHARD_BYTES = 5ull << 30;
 
-/* --- the config ----------------------------------------------------------------------------------- */
+/* --- the config
+ * ----------------------------------------------------------------------------------- */
 
-static fm_status read_config(const char *path, json_t **out, fm_error *err) {
+static fm_status read_config(const char *path, json_t **out, fm_error *err)
+{
     bs_buf text = {0};
     json_error_t problem;
     fm_status status = bs_read_file(path, MAX_CONFIG, &text, err);
@@ -26,7 +28,8 @@ static fm_status read_config(const char *path, json_t **out, fm_error *err) {
 }
 
 /* The keys of the quantization section that are settings, not modules. */
-static json_t *settings(const sy_request *r, const json_t *old) {
+static json_t *settings(const sy_request *r, const json_t *old)
+{
     json_t *q = json_object();
     const json_t *bits = json_object_get(old, "bits"), *group = json_object_get(old, "group_size");
     const json_t *mode = json_object_get(old, "mode");
@@ -45,7 +48,8 @@ static json_t *settings(const sy_request *r, const json_t *old) {
 }
 
 /* Bits, group or mode asked for: a new section, with the converter's 8-bit routers. */
-static fm_status requantise(const sy_request *r, sy_plan *p, fm_error *err) {
+static fm_status requantise(const sy_request *r, sy_plan *p, fm_error *err)
+{
     const json_t *old = json_object_get(p->config, "quantization");
     json_t *q = settings(r, old);
     for (size_t i = 0; i < p->schema.n; i++)
@@ -57,7 +61,8 @@ static fm_status requantise(const sy_request *r, sy_plan *p, fm_error *err) {
     return FM_OK;
 }
 
-static fm_status set_layers(const sy_request *r, sy_plan *p, fm_error *err) {
+static fm_status set_layers(const sy_request *r, sy_plan *p, fm_error *err)
+{
     if (!r->layers) return FM_OK;
     json_t *text = (json_t *)md_config_text(p->config);
     if (json_object_set_new(text, "num_hidden_layers", json_integer(r->layers)))
@@ -65,18 +70,22 @@ static fm_status set_layers(const sy_request *r, sy_plan *p, fm_error *err) {
     return FM_OK;
 }
 
-/* --- tensors -------------------------------------------------------------------------------------- */
+/* --- tensors
+ * -------------------------------------------------------------------------------------- */
 
-static ts_type type_of(kn_format format) {
+static ts_type type_of(kn_format format)
+{
     return format == KN_F32 ? TS_F32 : format == KN_F16 ? TS_F16 : TS_BF16;
 }
 
-static ts_type code_type(kn_format format) {
+static ts_type code_type(kn_format format)
+{
     return format == KN_F32 || format == KN_F16 || format == KN_BF16 ? type_of(format) : TS_U32;
 }
 
 static sy_tensor tensor(const md_spec *spec, sy_part part, const kn_mat *format, ts_type type,
-                        int64_t last) {
+                        int64_t last)
+{
     sy_tensor t = {.spec = spec, .part = part, .format = *format, .type = type};
     if (spec->count) t.shape[t.n_dims++] = spec->count;
     t.shape[t.n_dims++] = spec->rows;
@@ -88,7 +97,8 @@ static sy_tensor tensor(const md_spec *spec, sy_part part, const kn_mat *format,
 }
 
 /* The name of a vector stands in the schema, of a matrix its module's. */
-int sy_parts_of(const sy_plan *p, const md_spec *spec, sy_tensor out[4]) {
+int sy_parts_of(const sy_plan *p, const md_spec *spec, sy_tensor out[4])
+{
     kn_mat m = md_planned_format(p->config, spec);
     ts_type plain = type_of(m.scale_type), codes = code_type(m.format);
     int n = 0;
@@ -108,12 +118,14 @@ int sy_parts_of(const sy_plan *p, const md_spec *spec, sy_tensor out[4]) {
     return n;
 }
 
-char *sy_name(const sy_tensor *t) {
+char *sy_name(const sy_tensor *t)
+{
     static const char *const suffix[] = {".weight", ".scales", ".biases", ".bias", ""};
     return bs_sprintf("%s%s", t->spec->name, suffix[t->part]);
 }
 
-static bool add(sy_plan *p, const sy_tensor *t, uint64_t *in_shard) {
+static bool add(sy_plan *p, const sy_tensor *t, uint64_t *in_shard)
+{
     if (p->n == p->capacity) {
         size_t capacity = p->capacity ? 2 * p->capacity : 1024;
         sy_tensor *grown = bs_realloc(p->tensor, capacity, sizeof *grown);
@@ -133,7 +145,8 @@ static bool add(sy_plan *p, const sy_tensor *t, uint64_t *in_shard) {
     return true;
 }
 
-static fm_status list_tensors(sy_plan *p, fm_error *err) {
+static fm_status list_tensors(sy_plan *p, fm_error *err)
+{
     uint64_t in_shard = 0;
     p->n_shards = 1;
     for (size_t i = 0; i < p->schema.n; i++) {
@@ -150,7 +163,8 @@ static fm_status list_tensors(sy_plan *p, fm_error *err) {
     return FM_OK;
 }
 
-fm_status sy_plan_make(const sy_request *r, sy_plan *p, fm_error *err) {
+fm_status sy_plan_make(const sy_request *r, sy_plan *p, fm_error *err)
+{
     *p = (sy_plan){.seed = r->seed, .skew = r->skew, .packed = r->packed};
     fm_status status = read_config(r->path, &p->config, err);
     if (!status) status = set_layers(r, p, err);
@@ -166,7 +180,8 @@ fm_status sy_plan_make(const sy_request *r, sy_plan *p, fm_error *err) {
     return status;
 }
 
-void sy_plan_free(sy_plan *p) {
+void sy_plan_free(sy_plan *p)
+{
     json_decref(p->config);
     md_schema_free(&p->schema);
     bs_free(p->tensor);

@@ -5,23 +5,20 @@
 
 #include <string.h>
 
-const char *en_finish_name(en_finish finish) {
+const char *en_finish_name(en_finish finish)
+{
     switch (finish) {
-    case EN_RUNNING:
-        return "running";
-    case EN_FINISH_STOP:
-        return "stop";
-    case EN_FINISH_LENGTH:
-        return "length";
-    case EN_FINISH_CANCELLED:
-        return "cancelled";
-    case EN_FINISH_ERROR:
-        return "error";
+    case EN_RUNNING: return "running";
+    case EN_FINISH_STOP: return "stop";
+    case EN_FINISH_LENGTH: return "length";
+    case EN_FINISH_CANCELLED: return "cancelled";
+    case EN_FINISH_ERROR: return "error";
     }
     return "unknown";
 }
 
-static void fill_rates(en_choice *c) {
+static void fill_rates(en_choice *c)
+{
     en_request_stats *s = &c->stats;
     double start = c->request->submitted;
     if (c->started > 0) s->queue_ms = (c->started - start) * 1e3;
@@ -34,7 +31,8 @@ static void fill_rates(en_choice *c) {
     s->decode_tok_s = s->tokens > 1 && s->decode_ms > 0 ? (s->tokens - 1) / s->decode_ms * 1e3 : 0;
 }
 
-static en_event new_event(en_choice *c, en_event_kind kind) {
+static en_event new_event(en_choice *c, en_event_kind kind)
+{
     fill_rates(c);
     return (en_event){.request = c->request->id,
                       .choice = c->index,
@@ -46,11 +44,13 @@ static en_event new_event(en_choice *c, en_event_kind kind) {
 }
 
 /* The callback's wish: false ends the choice. */
-static bool tell(en_choice *c, const en_event *event) {
+static bool tell(en_choice *c, const en_event *event)
+{
     return c->request->set.on_event(c->request->set.arg, event);
 }
 
-void en_finish_choice(en_engine *e, en_choice *c, en_finish finish, const fm_error *error) {
+void en_finish_choice(en_engine *e, en_choice *c, en_finish finish, const fm_error *error)
+{
     bool waited = c->phase == EN_WAITING;
     c->phase = EN_OVER;
     if (c->slot) en_release_slot(e, c);
@@ -64,29 +64,30 @@ void en_finish_choice(en_engine *e, en_choice *c, en_finish finish, const fm_err
         event.text_bytes = c->held.length;
     }
     pthread_mutex_lock(&e->lock);
-    if (waited)
-        e->waiting--;
-    else
-        e->running--;
+    if (waited) e->waiting--;
+    else e->running--;
     pthread_mutex_unlock(&e->lock);
     tell(c, &event);
 }
 
-bool en_report_prompt(en_engine *e, en_choice *c) {
+bool en_report_prompt(en_engine *e, en_choice *c)
+{
     en_event event = new_event(c, EN_EVENT_PROMPT);
     if (tell(c, &event)) return true;
     en_finish_choice(e, c, EN_FINISH_CANCELLED, NULL);
     return false;
 }
 
-static bool is_end(const en_engine *e, const en_request *r, int32_t id) {
+static bool is_end(const en_engine *e, const en_request *r, int32_t id)
+{
     for (int i = 0; i < r->n_stop_ids; i++)
         if (r->stop_ids[i] == id) return true;
     return !r->ignore_end && e->chat && tx_chat_is_eos(e->chat, id);
 }
 
 /* Where the first stop string begins in the held text; length if there is none. */
-static size_t find_stop(en_choice *c) {
+static size_t find_stop(en_choice *c)
+{
     const en_request *r = &c->request->set;
     size_t best = c->held.length;
     for (int i = 0; i < r->n_stop; i++) {
@@ -99,7 +100,8 @@ static size_t find_stop(en_choice *c) {
 }
 
 /* How many bytes at the end of the held text may be the beginning of a stop string. */
-static size_t undecided(const en_choice *c) {
+static size_t undecided(const en_choice *c)
+{
     const en_request *r = &c->request->set;
     size_t most = 0;
     for (int i = 0; i < r->n_stop; i++) {
@@ -115,7 +117,8 @@ static size_t undecided(const en_choice *c) {
 }
 
 /* Send the token with the text that is certain, and keep the rest. */
-static bool send_token(en_engine *e, en_choice *c, en_event *event) {
+static bool send_token(en_engine *e, en_choice *c, en_event *event)
+{
     size_t ready = c->held.length ? find_stop(c) : 0;
     if (!c->stop_seen && !event->end_token) ready -= ready ? undecided(c) : 0;
     char kept = 0;
@@ -135,7 +138,8 @@ static bool send_token(en_engine *e, en_choice *c, en_event *event) {
     return go_on;
 }
 
-static fm_status draw(en_engine *e, en_choice *c, float *logits, en_event *event, fm_error *err) {
+static fm_status draw(en_engine *e, en_choice *c, float *logits, en_event *event, fm_error *err)
+{
     const en_request *r = &c->request->set;
     int vocab = md_describe(e->model)->vocab;
     bool wants_logprobs = r->logprobs >= 0;
@@ -167,7 +171,8 @@ static fm_status draw(en_engine *e, en_choice *c, float *logits, en_event *event
     return FM_OK;
 }
 
-static void count_token(en_engine *e, en_choice *c) {
+static void count_token(en_engine *e, en_choice *c)
+{
     c->last_token = bs_now();
     c->stats.tokens++;
     pthread_mutex_lock(&e->lock);
@@ -179,12 +184,14 @@ static void count_token(en_engine *e, en_choice *c) {
     pthread_mutex_unlock(&e->lock);
 }
 
-static bool fail(en_engine *e, en_choice *c, const fm_error *err) {
+static bool fail(en_engine *e, en_choice *c, const fm_error *err)
+{
     en_finish_choice(e, c, EN_FINISH_ERROR, err);
     return false;
 }
 
-bool en_deliver_logits(en_engine *e, en_choice *c, float *logits) {
+bool en_deliver_logits(en_engine *e, en_choice *c, float *logits)
+{
     const en_request *r = &c->request->set;
     fm_error err;
     if (r->on_logits) r->on_logits(r->arg, c->index, logits, md_describe(e->model)->vocab);

@@ -253,7 +253,8 @@ fm_status en_prefix_export(en_engine *engine, int i, void *out, fm_error *err);
 fm_status en_prefix_import(en_engine *engine, uint64_t scope, const void *data, size_t bytes,
                            fm_error *err);
 
-/* --- step by step: the seed's low-level operations (engine idle, engine's thread) ---------------- */
+/* --- step by step: the seed's low-level operations (engine idle, engine's thread) ----------------
+ */
 
 /* Feed a prompt and `tokens` greedy tokens of its answer, and count the router's picks into
  * counts[n_moe_layers][n_experts] (added to what is there). router_only: no routed expert is
@@ -295,7 +296,7 @@ typedef struct en_stats {
     uint64_t bytes_read;
     double read_ms_exposed;
     uint64_t budget_bytes, floor_bytes, resident_bytes, slot_bytes, state_bytes, scratch_bytes;
-    uint64_t prefix_bytes; /* held by kept conversations now */
+    uint64_t prefix_bytes;   /* held by kept conversations now */
     int slots, shrunk_slots; /* shrunk: given back because memory ran short */
     uint64_t peak_rss_bytes;
     bool direct_io;
@@ -303,7 +304,7 @@ typedef struct en_stats {
     int threads;
     double dropped_mass;    /* share of router weight lost to a fixed set; 0 in exact mode */
     uint64_t dropped_picks; /* (token, expert) pairs that it lacked */
-    int active, waiting;                /* choices now */
+    int active, waiting;    /* choices now */
     double bound_tok_s, bound_fraction; /* 0: the machine's rates are not known */
 } en_stats;
 

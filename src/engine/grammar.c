@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-void gb_fail(gb *b, fm_status code, const char *format, ...) {
+void gb_fail(gb *b, fm_status code, const char *format, ...)
+{
     if (b->status) return;
     b->status = code;
     if (!b->err) return;
@@ -18,7 +19,8 @@ void gb_fail(gb *b, fm_status code, const char *format, ...) {
 }
 
 /* Make room for one more element of `size` bytes; false sets the sticky error. */
-static bool grow(gb *b, void **array, int count, int *capacity, size_t size, int limit) {
+static bool grow(gb *b, void **array, int count, int *capacity, size_t size, int limit)
+{
     if (b->status) return false;
     if (count < *capacity) return true;
     if (count >= limit) {
@@ -36,14 +38,16 @@ static bool grow(gb *b, void **array, int count, int *capacity, size_t size, int
     return true;
 }
 
-int gb_state(gb *b) {
+int gb_state(gb *b)
+{
     if (!grow(b, (void **)&b->first, b->n_states, &b->cap_states, sizeof *b->first, GB_MAX_STATES))
         return 0;
     b->first[b->n_states] = -1;
     return b->n_states++;
 }
 
-int gb_new_rule(gb *b) {
+int gb_new_rule(gb *b)
+{
     int start = gb_state(b), final = gb_state(b);
     if (!grow(b, (void **)&b->rules, b->n_rules, &b->cap_rules, sizeof *b->rules, GB_MAX_RULES))
         return 0;
@@ -51,7 +55,8 @@ int gb_new_rule(gb *b) {
     return b->n_rules++;
 }
 
-static void add_edge(gb *b, int from, gb_edge edge) {
+static void add_edge(gb *b, int from, gb_edge edge)
+{
     if (!grow(b, (void **)&b->edges, b->n_edges, &b->cap_edges, sizeof *b->edges,
               4 * GB_MAX_STATES))
         return;
@@ -60,20 +65,24 @@ static void add_edge(gb *b, int from, gb_edge edge) {
     b->edges[b->n_edges++] = edge;
 }
 
-void gb_eps(gb *b, int from, int to) {
+void gb_eps(gb *b, int from, int to)
+{
     add_edge(b, from, (gb_edge){.kind = GB_EPS, .target = to});
 }
 
-void gb_bytes(gb *b, int from, int lo, int hi, int to) {
+void gb_bytes(gb *b, int from, int lo, int hi, int to)
+{
     add_edge(b, from,
              (gb_edge){.kind = GB_BYTES, .lo = (uint8_t)lo, .hi = (uint8_t)hi, .target = to});
 }
 
-void gb_call(gb *b, int from, int rule, int to) {
+void gb_call(gb *b, int from, int rule, int to)
+{
     add_edge(b, from, (gb_edge){.kind = GB_CALL, .rule = rule, .target = to});
 }
 
-void gb_literal(gb *b, int from, const char *bytes, size_t n, int to) {
+void gb_literal(gb *b, int from, const char *bytes, size_t n, int to)
+{
     if (n == 0) gb_eps(b, from, to);
     for (size_t i = 0; i < n; i++) {
         int next = i + 1 == n ? to : gb_state(b);
@@ -84,7 +93,8 @@ void gb_literal(gb *b, int from, const char *bytes, size_t n, int to) {
 
 /* --- Unicode ---------------------------------------------------------------------------------- */
 
-static int utf8_encode(uint32_t c, uint8_t out[4]) {
+static int utf8_encode(uint32_t c, uint8_t out[4])
+{
     if (c < 0x80) {
         out[0] = (uint8_t)c;
         return 1;
@@ -108,7 +118,8 @@ static int utf8_encode(uint32_t c, uint8_t out[4]) {
 }
 
 /* lo..hi have the same encoded length. Cut where the range is not a product of byte ranges. */
-static void utf8_range(gb *b, int from, const uint8_t *lo, const uint8_t *hi, int n, int to) {
+static void utf8_range(gb *b, int from, const uint8_t *lo, const uint8_t *hi, int n, int to)
+{
     if (n == 1) {
         gb_bytes(b, from, lo[0], hi[0], to);
         return;
@@ -141,18 +152,18 @@ static void utf8_range(gb *b, int from, const uint8_t *lo, const uint8_t *hi, in
 }
 
 /* A control character, quote or backslash has to be escaped in JSON. */
-static void escaped_codepoint(gb *b, int from, uint32_t c, int to) {
+static void escaped_codepoint(gb *b, int from, uint32_t c, int to)
+{
     static const char from_c[] = "\"\\\b\f\n\r\t", to_c[] = "\"\\bfnrt";
     char text[8];
     const char *at = c ? strchr(from_c, (int)c) : NULL;
-    if (at)
-        snprintf(text, sizeof text, "\\%c", to_c[at - from_c]);
-    else
-        snprintf(text, sizeof text, "\\u%04x", (unsigned)c & 0xffff);
+    if (at) snprintf(text, sizeof text, "\\%c", to_c[at - from_c]);
+    else snprintf(text, sizeof text, "\\u%04x", (unsigned)c & 0xffff);
     gb_literal(b, from, text, strlen(text), to);
 }
 
-void gb_codepoints(gb *b, int from, uint32_t lo, uint32_t hi, bool json, int to) {
+void gb_codepoints(gb *b, int from, uint32_t lo, uint32_t hi, bool json, int to)
+{
     static const uint32_t cuts[][2] = {
         {0x00, 0x7F}, {0x80, 0x7FF}, {0x800, 0xD7FF}, {0xE000, 0xFFFF}, {0x10000, 0x10FFFF}};
     if (json && lo < 1) lo = 1; /* \u0000 is refused by many parsers */
@@ -179,7 +190,8 @@ void gb_codepoints(gb *b, int from, uint32_t lo, uint32_t hi, bool json, int to)
     }
 }
 
-void gb_until(gb *b, int from, const char *marker, int to) {
+void gb_until(gb *b, int from, const char *marker, int to)
+{
     int n = (int)strlen(marker);
     if (n == 0 || n > 64) {
         gb_fail(b, FM_E_ARGUMENT, "a marker must have 1 to 64 bytes");
@@ -204,7 +216,8 @@ void gb_until(gb *b, int from, const char *marker, int to) {
 /* --- the rules that all grammars share ---------------------------------------------------------
  */
 
-static void build_ws(gb *b, int from, int to) {
+static void build_ws(gb *b, int from, int to)
+{
     gb_eps(b, from, to);
     gb_bytes(b, from, ' ', ' ', to);
     int line = gb_state(b);
@@ -218,7 +231,8 @@ static void build_ws(gb *b, int from, int to) {
     gb_eps(b, line, to);
 }
 
-static void hex_digits(gb *b, int from, const char *classes, int to) {
+static void hex_digits(gb *b, int from, const char *classes, int to)
+{
     /* One letter a digit: x any, n not zero, d 0-7, c not D, s 8-B, l C-F; others literal. */
     for (; *classes; classes++) {
         int next = classes[1] ? gb_state(b) : to;
@@ -233,9 +247,7 @@ static void hex_digits(gb *b, int from, const char *classes, int to) {
             gb_bytes(b, from, 'a', 'f', next);
             gb_bytes(b, from, 'A', 'F', next);
             break;
-        case 'd':
-            gb_bytes(b, from, '0', '7', next);
-            break;
+        case 'd': gb_bytes(b, from, '0', '7', next); break;
         case 'c':
             gb_bytes(b, from, '1', '9', next);
             gb_bytes(b, from, 'a', 'c', next);
@@ -256,14 +268,14 @@ static void hex_digits(gb *b, int from, const char *classes, int to) {
             gb_bytes(b, from, 'c', 'f', next);
             gb_bytes(b, from, 'C', 'F', next);
             break;
-        default:
-            gb_bytes(b, from, (uint8_t)*classes, (uint8_t)*classes, next);
+        default: gb_bytes(b, from, (uint8_t)*classes, (uint8_t)*classes, next);
         }
         from = next;
     }
 }
 
-static void build_char(gb *b, int from, int to) {
+static void build_char(gb *b, int from, int to)
+{
     gb_bytes(b, from, 0x20, 0x21, to);
     gb_bytes(b, from, 0x23, 0x5B, to);
     gb_bytes(b, from, 0x5D, 0x7F, to);
@@ -277,7 +289,8 @@ static void build_char(gb *b, int from, int to) {
     for (int i = 0; i < 6; i++) hex_digits(b, u, codes[i], to);
 }
 
-static void build_digits(gb *b, int from, int least, int most, int to) {
+static void build_digits(gb *b, int from, int least, int most, int to)
+{
     for (int i = 0; i < most; i++) {
         int next = gb_state(b);
         if (i >= least) gb_eps(b, from, to);
@@ -287,7 +300,8 @@ static void build_digits(gb *b, int from, int least, int most, int to) {
     gb_eps(b, from, to);
 }
 
-static void build_integer(gb *b, int from, int to) {
+static void build_integer(gb *b, int from, int to)
+{
     int digits = gb_state(b), more = gb_state(b);
     gb_eps(b, from, digits);
     gb_bytes(b, from, '-', '-', digits);
@@ -296,7 +310,8 @@ static void build_integer(gb *b, int from, int to) {
     build_digits(b, more, 0, 14, to); /* 15 digits are exact in a double and fit every parser */
 }
 
-static void build_number(gb *b, int from, int to) {
+static void build_number(gb *b, int from, int to)
+{
     int whole = gb_state(b), point = gb_state(b), fraction = gb_state(b);
     int exponent = gb_state(b), sign = gb_state(b);
     gb_builtin_call(b, from, GB_INTEGER, whole);
@@ -312,14 +327,16 @@ static void build_number(gb *b, int from, int to) {
     build_digits(b, sign, 1, 2, to);
 }
 
-static void build_string(gb *b, int from, int to) {
+static void build_string(gb *b, int from, int to)
+{
     int inside = gb_state(b);
     gb_bytes(b, from, '"', '"', inside);
     gb_builtin_call(b, inside, GB_CHAR, inside);
     gb_bytes(b, inside, '"', '"', to);
 }
 
-static void build_value(gb *b, int from, int to) {
+static void build_value(gb *b, int from, int to)
+{
     static const gb_builtin kinds[] = {GB_STRING, GB_NUMBER, GB_OBJECT, GB_ARRAY};
     for (int i = 0; i < 4; i++) gb_builtin_call(b, from, kinds[i], to);
     gb_literal(b, from, "true", 4, to);
@@ -328,7 +345,8 @@ static void build_value(gb *b, int from, int to) {
 }
 
 /* '{' ws [ member (',' ws member)* ] ws '}', and the same for arrays without the key. */
-static void build_container(gb *b, int from, bool object, int to) {
+static void build_container(gb *b, int from, bool object, int to)
+{
     int open = gb_state(b), first = gb_state(b), after = gb_state(b), comma = gb_state(b);
     int close = gb_state(b), value = gb_state(b);
     gb_bytes(b, from, object ? '{' : '[', object ? '{' : '[', open);
@@ -359,46 +377,29 @@ static void build_container(gb *b, int from, bool object, int to) {
     gb_bytes(b, close, object ? '}' : ']', object ? '}' : ']', to);
 }
 
-int gb_builtin_rule(gb *b, gb_builtin which) {
+int gb_builtin_rule(gb *b, gb_builtin which)
+{
     if (b->builtin[which]) return b->builtin[which] - 1;
     int rule = gb_new_rule(b);
     if (b->status) return 0;
     b->builtin[which] = rule + 1;
     int from = b->rules[rule].start, to = b->rules[rule].final;
     switch (which) {
-    case GB_WS:
-        build_ws(b, from, to);
-        break;
-    case GB_CHAR:
-        build_char(b, from, to);
-        break;
-    case GB_UTF8:
-        gb_codepoints(b, from, 1, 0x10FFFF, false, to);
-        break;
-    case GB_STRING:
-        build_string(b, from, to);
-        break;
-    case GB_INTEGER:
-        build_integer(b, from, to);
-        break;
-    case GB_NUMBER:
-        build_number(b, from, to);
-        break;
-    case GB_VALUE:
-        build_value(b, from, to);
-        break;
-    case GB_OBJECT:
-        build_container(b, from, true, to);
-        break;
-    case GB_ARRAY:
-        build_container(b, from, false, to);
-        break;
-    case GB_BUILTINS:
-        break;
+    case GB_WS: build_ws(b, from, to); break;
+    case GB_CHAR: build_char(b, from, to); break;
+    case GB_UTF8: gb_codepoints(b, from, 1, 0x10FFFF, false, to); break;
+    case GB_STRING: build_string(b, from, to); break;
+    case GB_INTEGER: build_integer(b, from, to); break;
+    case GB_NUMBER: build_number(b, from, to); break;
+    case GB_VALUE: build_value(b, from, to); break;
+    case GB_OBJECT: build_container(b, from, true, to); break;
+    case GB_ARRAY: build_container(b, from, false, to); break;
+    case GB_BUILTINS: break;
     }
     return rule;
 }
 
-void gb_builtin_call(gb *b, int from, gb_builtin which, int to) {
+void gb_builtin_call(gb *b, int from, gb_builtin which, int to)
+{
     gb_call(b, from, gb_builtin_rule(b, which), to);
 }

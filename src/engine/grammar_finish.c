@@ -11,21 +11,20 @@ enum { NEVER = 1 << 29 };
 /* --- the root ----------------------------------------------------------------------------------
  */
 
-static void build_call(gb *b, int from, const en_tool *tool, const en_call_format *f, int to) {
+static void build_call(gb *b, int from, const en_tool *tool, const en_call_format *f, int to)
+{
     int name = gb_state(b), args = gb_state(b), end = gb_state(b), named = gb_state(b);
     gb_literal(b, from, f->before_name, strlen(f->before_name), name);
     gb_literal(b, name, tool->name, strlen(tool->name), named);
     gb_literal(b, named, f->before_args, strlen(f->before_args), args);
-    if (f->param_open)
-        gb_schema_tags(b, args, tool->parameters, f, end);
-    else if (tool->parameters)
-        gb_schema(b, args, tool->parameters, end);
-    else
-        gb_builtin_call(b, args, GB_OBJECT, end);
+    if (f->param_open) gb_schema_tags(b, args, tool->parameters, f, end);
+    else if (tool->parameters) gb_schema(b, args, tool->parameters, end);
+    else gb_builtin_call(b, args, GB_OBJECT, end);
     gb_literal(b, end, f->after_args, strlen(f->after_args), to);
 }
 
-static void build_root(gb *b, const en_grammar_spec *spec) {
+static void build_root(gb *b, const en_grammar_spec *spec)
+{
     int from = b->rules[0].start, to = b->rules[0].final;
     if (spec->free_until) {
         int after = gb_state(b), ready = gb_state(b), blank = gb_state(b);
@@ -60,7 +59,8 @@ static void build_root(gb *b, const en_grammar_spec *spec) {
 
 /* need[s] = least over the ways from s to the end of its rule of the deepest stack on that way. A
  * call needs one more than its rule. Values only fall, so repeating until nothing changes ends. */
-static void compute_need(en_grammar *g) {
+static void compute_need(en_grammar *g)
+{
     for (int s = 0; s < g->n_states; s++) g->need[s] = g->final[s] ? 0 : NEVER;
     for (bool changed = true; changed;) {
         changed = false;
@@ -92,7 +92,8 @@ typedef struct walk {
 
 /* Collect the states of a rule reachable without a byte; returns their number in w->stack[base..].
  */
-static int reach(walk *w, int rule, int base) {
+static int reach(walk *w, int rule, int base)
+{
     int n = 0, i = 0;
     int32_t *list = w->stack + base;
     w->walks++;
@@ -113,7 +114,8 @@ static int reach(walk *w, int rule, int base) {
     return n;
 }
 
-static void compute_nullable(walk *w) {
+static void compute_nullable(walk *w)
+{
     for (bool changed = true; changed;) {
         changed = false;
         for (int r = 0; r < w->g->n_rules; r++) {
@@ -126,7 +128,8 @@ static void compute_nullable(walk *w) {
 
 /* A rule that can come back to itself before it has consumed a byte would expand for ever. States
  * belong to one rule each, so the lists of all rules fit side by side in the stack. */
-static bool left_recursive(walk *w, int rule, int base, int depth) {
+static bool left_recursive(walk *w, int rule, int base, int depth)
+{
     if (depth > GB_MAX_STACK) return true;
     w->colour[rule] = 1;
     int n = reach(w, rule, base);
@@ -143,7 +146,8 @@ static bool left_recursive(walk *w, int rule, int base, int depth) {
     return false;
 }
 
-static fm_status check(en_grammar *g, fm_error *err) {
+static fm_status check(en_grammar *g, fm_error *err)
+{
     compute_need(g);
     if (g->need[g->rules[g->root].start] >= GB_MAX_STACK)
         return fm_fail(err, FM_E_FORMAT,
@@ -172,7 +176,8 @@ static fm_status check(en_grammar *g, fm_error *err) {
 }
 
 /* Edges of a state side by side, in the order they were added. */
-static fm_status freeze(gb *b, en_grammar *g, fm_error *err) {
+static fm_status freeze(gb *b, en_grammar *g, fm_error *err)
+{
     size_t states = (size_t)b->n_states + 1;
     g->edges = bs_calloc((size_t)b->n_edges + 1, sizeof *g->edges);
     g->first = bs_calloc(states, sizeof *g->first);
@@ -199,7 +204,8 @@ static fm_status freeze(gb *b, en_grammar *g, fm_error *err) {
     return FM_OK;
 }
 
-fm_status en_grammar_create(const en_grammar_spec *spec, en_grammar **out, fm_error *err) {
+fm_status en_grammar_create(const en_grammar_spec *spec, en_grammar **out, fm_error *err)
+{
     gb b = {.err = err};
     en_grammar *g = bs_calloc(1, sizeof *g);
     if (!g) return fm_fail_nomem(err, "compiling a grammar");
@@ -211,14 +217,13 @@ fm_status en_grammar_create(const en_grammar_spec *spec, en_grammar **out, fm_er
     bs_free(b.edges);
     bs_free(b.first);
     bs_free(b.rules);
-    if (status)
-        en_grammar_destroy(g);
-    else
-        *out = g;
+    if (status) en_grammar_destroy(g);
+    else *out = g;
     return status;
 }
 
-void en_grammar_destroy(en_grammar *g) {
+void en_grammar_destroy(en_grammar *g)
+{
     if (!g) return;
     bs_free(g->edges);
     bs_free(g->first);

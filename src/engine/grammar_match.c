@@ -44,7 +44,8 @@ typedef struct sort_item {
     int32_t id;
 } sort_item;
 
-static int by_bytes(const void *a, const void *b) {
+static int by_bytes(const void *a, const void *b)
+{
     const sort_item *x = a, *y = b;
     size_t n = x->length < y->length ? x->length : y->length;
     int order = memcmp(x->bytes, y->bytes, n);
@@ -53,7 +54,8 @@ static int by_bytes(const void *a, const void *b) {
     return x->id < y->id ? -1 : 1;
 }
 
-static fm_status fill_vocab(en_vocab *v, const sort_item *items, size_t total, fm_error *err) {
+static fm_status fill_vocab(en_vocab *v, const sort_item *items, size_t total, fm_error *err)
+{
     size_t n = (size_t)v->n_sorted + 1;
     v->order = bs_malloc(n * sizeof *v->order);
     v->rank = bs_malloc((size_t)v->n_tokens * sizeof *v->rank);
@@ -82,7 +84,8 @@ static fm_status fill_vocab(en_vocab *v, const sort_item *items, size_t total, f
 }
 
 fm_status en_vocab_create(int n_tokens, en_token_bytes_fn *bytes, void *arg, const int32_t *ends,
-                          int n_ends, en_vocab **out, fm_error *err) {
+                          int n_ends, en_vocab **out, fm_error *err)
+{
     if (n_tokens < 1 || n_ends < 0) return fm_fail(err, FM_E_ARGUMENT, "an empty vocabulary");
     en_vocab *v = bs_calloc(1, sizeof *v);
     sort_item *items = bs_calloc((size_t)n_tokens, sizeof *items);
@@ -107,14 +110,13 @@ fm_status en_vocab_create(int n_tokens, en_token_bytes_fn *bytes, void *arg, con
         status = fill_vocab(v, items, total, err);
     }
     bs_free(items);
-    if (status)
-        en_vocab_destroy(v);
-    else
-        *out = v;
+    if (status) en_vocab_destroy(v);
+    else *out = v;
     return status;
 }
 
-void en_vocab_destroy(en_vocab *v) {
+void en_vocab_destroy(en_vocab *v)
+{
     if (!v) return;
     bs_free(v->ends);
     bs_free(v->order);
@@ -126,7 +128,8 @@ void en_vocab_destroy(en_vocab *v) {
     bs_free(v);
 }
 
-int en_vocab_size(const en_vocab *v) {
+int en_vocab_size(const en_vocab *v)
+{
     return v->n_tokens;
 }
 
@@ -170,13 +173,15 @@ struct en_matcher {
 
 enum { NODE_TABLE = 2 * MAX_NODES, PLACE_TABLE = 4 * MAX_PLACES };
 
-static uint32_t mix(uint32_t h, uint32_t x) {
+static uint32_t mix(uint32_t h, uint32_t x)
+{
     h ^= x + 0x9e3779b9u + (h << 6) + (h >> 2);
     return h * 0x85ebca6bu ^ h >> 15;
 }
 
 /* The node (state, parent), made if new. NONE sets overflow. */
-static int32_t push(en_matcher *m, int32_t state, int32_t parent) {
+static int32_t push(en_matcher *m, int32_t state, int32_t parent)
+{
     uint32_t h = mix(mix(1, (uint32_t)state), (uint32_t)parent) % NODE_TABLE;
     while (m->node_table[h]) {
         int32_t i = m->node_table[h] - 1;
@@ -192,12 +197,14 @@ static int32_t push(en_matcher *m, int32_t state, int32_t parent) {
     return m->n_nodes++;
 }
 
-static int depth_of(const en_matcher *m, int32_t stack) {
+static int depth_of(const en_matcher *m, int32_t stack)
+{
     return stack == NONE ? 0 : m->nodes[stack].depth;
 }
 
 /* Begin a new set. */
-static void clear_set(en_matcher *m) {
+static void clear_set(en_matcher *m)
+{
     m->n_work = 0;
     if (++m->stamp == 0) {
         memset(m->set_table, 0, SET_TABLE * sizeof *m->set_table);
@@ -206,7 +213,8 @@ static void clear_set(en_matcher *m) {
 }
 
 /* Add a pair to the set being made, unless there or without room to be finished. */
-static void add(en_matcher *m, int32_t state, int32_t stack) {
+static void add(en_matcher *m, int32_t state, int32_t stack)
+{
     if (depth_of(m, stack) + m->g->need[state] > GB_MAX_STACK) return;
     if (++m->effort > MAX_EFFORT || m->n_work == MAX_SET) {
         m->overflow = true;
@@ -221,23 +229,23 @@ static void add(en_matcher *m, int32_t state, int32_t stack) {
     m->work[m->n_work++] = (pair){state, stack};
 }
 
-static int by_pair(const void *a, const void *b) {
+static int by_pair(const void *a, const void *b)
+{
     const pair *x = a, *y = b;
     if (x->state != y->state) return x->state < y->state ? -1 : 1;
     return x->stack < y->stack ? -1 : x->stack > y->stack;
 }
 
 /* Close the set under eps, calls and returns, then keep only pairs that have a byte edge. */
-static void close_set(en_matcher *m) {
+static void close_set(en_matcher *m)
+{
     const en_grammar *g = m->g;
     m->work_complete = false;
     for (int i = 0; i < m->n_work && !m->overflow; i++) {
         pair p = m->work[i];
         if (g->final[p.state]) {
-            if (p.stack == NONE)
-                m->work_complete = true;
-            else
-                add(m, m->nodes[p.stack].state, m->nodes[p.stack].parent);
+            if (p.stack == NONE) m->work_complete = true;
+            else add(m, m->nodes[p.stack].state, m->nodes[p.stack].parent);
         }
         for (int e = g->first[p.state]; e < g->first[p.state + 1]; e++) {
             const gb_edge *edge = &g->edges[e];
@@ -265,7 +273,8 @@ static void close_set(en_matcher *m) {
 }
 
 /* The place of the set in work, made if new; NONE on overflow or when the set is dead. */
-static int32_t find_place(en_matcher *m) {
+static int32_t find_place(en_matcher *m)
+{
     close_set(m);
     if (m->overflow || (m->n_work == 0 && !m->work_complete)) return NONE;
     uint32_t h = m->work_complete;
@@ -304,7 +313,8 @@ static int32_t find_place(en_matcher *m) {
     return m->n_places++;
 }
 
-static int32_t step(en_matcher *m, int32_t from, uint8_t byte) {
+static int32_t step(en_matcher *m, int32_t from, uint8_t byte)
+{
     place *p = &m->places[from];
     if (!p->step) {
         p->step = bs_malloc(256 * sizeof *p->step);
@@ -330,7 +340,8 @@ static int32_t step(en_matcher *m, int32_t from, uint8_t byte) {
 }
 
 /* Forget all but the current place. Stacks are copied node by node, root first. */
-static int32_t copy_stack(en_matcher *m, const node *old, int32_t stack) {
+static int32_t copy_stack(en_matcher *m, const node *old, int32_t stack)
+{
     int32_t chain[GB_MAX_STACK + 1];
     int n = 0;
     for (int32_t s = stack; s != NONE && n <= GB_MAX_STACK; s = old[s].parent) chain[n++] = s;
@@ -339,7 +350,8 @@ static int32_t copy_stack(en_matcher *m, const node *old, int32_t stack) {
     return made;
 }
 
-static bool flush(en_matcher *m) {
+static bool flush(en_matcher *m)
+{
     node *old = m->nodes;
     node *fresh = bs_malloc(MAX_NODES * sizeof *fresh);
     if (!fresh) return false;
@@ -374,7 +386,8 @@ static bool flush(en_matcher *m) {
  */
 
 fm_status en_matcher_create(const en_grammar *grammar, const en_vocab *vocab, en_matcher **out,
-                            fm_error *err) {
+                            fm_error *err)
+{
     en_matcher *m = bs_calloc(1, sizeof *m);
     if (!m) return fm_fail_nomem(err, "starting a grammar");
     m->g = grammar;
@@ -399,14 +412,13 @@ fm_status en_matcher_create(const en_grammar *grammar, const en_vocab *vocab, en
         if (m->here == NONE)
             status = fm_fail(err, FM_E_LIMIT, "the schema has too many alternatives at one place");
     }
-    if (status)
-        en_matcher_destroy(m);
-    else
-        *out = m;
+    if (status) en_matcher_destroy(m);
+    else *out = m;
     return status;
 }
 
-void en_matcher_destroy(en_matcher *m) {
+void en_matcher_destroy(en_matcher *m)
+{
     if (!m) return;
     for (int i = 0; i < m->n_places; i++) bs_free(m->places[i].step);
     bs_free(m->nodes);
@@ -422,7 +434,8 @@ void en_matcher_destroy(en_matcher *m) {
 
 /* Try all tokens in byte order. at[d] is the place after d bytes of the current token; a token
  * that shares only dead bytes with the one before is passed over without a look. */
-static bool fill_mask(en_matcher *m, uint32_t *mask) {
+static bool fill_mask(en_matcher *m, uint32_t *mask)
+{
     const en_vocab *v = m->v;
     int32_t at[MAX_TOKEN + 1];
     bool any = false;
@@ -454,7 +467,8 @@ static bool fill_mask(en_matcher *m, uint32_t *mask) {
     return any;
 }
 
-fm_status en_matcher_mask(en_matcher *m, const uint32_t **bits, fm_error *err) {
+fm_status en_matcher_mask(en_matcher *m, const uint32_t **bits, fm_error *err)
+{
     place *p = &m->places[m->here];
     if (p->mask == NONE) {
         if (m->n_masks == MAX_MASKS) {
@@ -479,7 +493,8 @@ fm_status en_matcher_mask(en_matcher *m, const uint32_t **bits, fm_error *err) {
     return FM_OK;
 }
 
-bool en_matcher_accept_bytes(en_matcher *m, const char *bytes, size_t n) {
+bool en_matcher_accept_bytes(en_matcher *m, const char *bytes, size_t n)
+{
     int32_t at = m->here;
     m->effort = 0;
     for (size_t i = 0; i < n; i++) {
@@ -498,7 +513,8 @@ bool en_matcher_accept_bytes(en_matcher *m, const char *bytes, size_t n) {
     return true;
 }
 
-fm_status en_matcher_accept(en_matcher *m, int32_t token, fm_error *err) {
+fm_status en_matcher_accept(en_matcher *m, int32_t token, fm_error *err)
+{
     const uint32_t *bits;
     fm_status status = en_matcher_mask(m, &bits, err);
     if (status) return status;
@@ -512,10 +528,12 @@ fm_status en_matcher_accept(en_matcher *m, int32_t token, fm_error *err) {
     return FM_OK;
 }
 
-bool en_matcher_complete(const en_matcher *m) {
+bool en_matcher_complete(const en_matcher *m)
+{
     return m->places[m->here].complete;
 }
 
-bool en_matcher_finished(const en_matcher *m) {
+bool en_matcher_finished(const en_matcher *m)
+{
     return m->places[m->here].complete && !m->places[m->here].more;
 }

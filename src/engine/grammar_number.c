@@ -17,7 +17,8 @@ typedef struct magnitude {
     bool exclusive, infinite;
 } magnitude;
 
-static bool spell(double value, bool exclusive, magnitude *m) {
+static bool spell(double value, bool exclusive, magnitude *m)
+{
     char text[64];
     memset(m, 0, sizeof *m);
     m->exclusive = exclusive;
@@ -43,7 +44,8 @@ static bool spell(double value, bool exclusive, magnitude *m) {
 }
 
 /* The fraction after a point, while the number is equal so far to lo and/or hi (NULL: free). */
-static void fraction(gb *b, int from, const magnitude *lo, const magnitude *hi, int to) {
+static void fraction(gb *b, int from, const magnitude *lo, const magnitude *hi, int to)
+{
     int n_lo = lo ? (int)strlen(lo->fraction) : 0, n_hi = hi ? (int)strlen(hi->fraction) : 0;
     /* States [free, eq lo, eq hi, eq both] after i digits; made on demand. */
     int now[4] = {-1, -1, -1, -1};
@@ -72,7 +74,8 @@ static void fraction(gb *b, int from, const magnitude *lo, const magnitude *hi, 
 /* A whole number of n digits has been read; equal to lo / hi as flagged. May it end, may a
  * fraction follow? */
 static void after_whole(gb *b, int at, const magnitude *lo, const magnitude *hi, bool integers,
-                        int to) {
+                        int to)
+{
     bool lo_ok = !lo || (!lo->fraction[0] && !lo->exclusive);
     bool hi_ok = !hi || hi->fraction[0] || !hi->exclusive;
     if (lo_ok && hi_ok) gb_eps(b, at, to);
@@ -84,7 +87,8 @@ static void after_whole(gb *b, int at, const magnitude *lo, const magnitude *hi,
 
 /* Magnitudes of exactly n whole digits; lo / hi only where they have n digits too. */
 static void whole_of(gb *b, int from, int n, const magnitude *lo, const magnitude *hi,
-                     bool integers, int to) {
+                     bool integers, int to)
+{
     int now[4] = {-1, -1, -1, -1};
     now[(lo ? 1 : 0) | (hi ? 2 : 0)] = from;
     for (int i = 0; i < n; i++) {
@@ -108,7 +112,8 @@ static void whole_of(gb *b, int from, int n, const magnitude *lo, const magnitud
 }
 
 static void magnitudes(gb *b, int from, const magnitude *lo, const magnitude *hi, bool integers,
-                       int to) {
+                       int to)
+{
     int n_lo = lo ? (int)strlen(lo->whole) : 1;
     int n_hi = hi ? (int)strlen(hi->whole) : WHOLE_DIGITS;
     for (int n = n_lo; n <= n_hi; n++) {
@@ -120,11 +125,13 @@ static void magnitudes(gb *b, int from, const magnitude *lo, const magnitude *hi
 }
 
 /* Do any magnitudes lie between? Empty ranges leave no way, which the finishing check reports. */
-static bool ordered(double lo, double hi, bool open) {
+static bool ordered(double lo, double hi, bool open)
+{
     return lo < hi || (lo == hi && !open);
 }
 
-void gb_number_range(gb *b, int from, gb_bound min, gb_bound max, bool whole, int to) {
+void gb_number_range(gb *b, int from, gb_bound min, gb_bound max, bool whole, int to)
+{
     magnitude lo, hi;
     if ((min.set && !(fabs(min.value) < 1e15)) || (max.set && !(fabs(max.value) < 1e15))) {
         gb_fail(b, FM_E_UNSUPPORTED, "number bounds must be smaller than 1e15");

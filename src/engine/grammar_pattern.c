@@ -21,11 +21,13 @@ typedef struct parser {
 
 static void alternatives(parser *s, int from, int to);
 
-static void refuse(parser *s, const char *what) {
+static void refuse(parser *s, const char *what)
+{
     gb_fail(s->b, FM_E_UNSUPPORTED, "%s/pattern: %s is not supported", s->where, what);
 }
 
-static void malformed(parser *s, const char *what) {
+static void malformed(parser *s, const char *what)
+{
     gb_fail(s->b, FM_E_FORMAT, "%s/pattern: %s", s->where, what);
 }
 
@@ -37,7 +39,8 @@ typedef struct set {
     int n;
 } set;
 
-static void set_add(parser *s, set *x, uint32_t lo, uint32_t hi) {
+static void set_add(parser *s, set *x, uint32_t lo, uint32_t hi)
+{
     if (lo > hi) {
         malformed(s, "a class range is reversed");
     } else if (x->n == MAX_RANGES) {
@@ -48,7 +51,8 @@ static void set_add(parser *s, set *x, uint32_t lo, uint32_t hi) {
     }
 }
 
-static void set_add_class(parser *s, set *x, char letter) {
+static void set_add_class(parser *s, set *x, char letter)
+{
     static const struct {
         char letter;
         uint32_t r[8];
@@ -73,7 +77,8 @@ static void set_add_class(parser *s, set *x, char letter) {
                 set_add(s, x, classes[i].r[k], classes[i].r[k + 1]);
 }
 
-static void set_invert(parser *s, set *x) {
+static void set_invert(parser *s, set *x)
+{
     set out = {.n = 0};
     uint32_t next = 1;
     for (;;) { /* the lowest range that reaches beyond what is covered */
@@ -88,14 +93,16 @@ static void set_invert(parser *s, set *x) {
     *x = out;
 }
 
-static void set_build(parser *s, const set *x, int from, int to) {
+static void set_build(parser *s, const set *x, int from, int to)
+{
     for (int i = 0; i < x->n; i++) gb_codepoints(s->b, from, x->lo[i], x->hi[i], true, to);
 }
 
 /* --- characters ---------------------------------------------------------------------------------
  */
 
-static uint32_t literal(parser *s) {
+static uint32_t literal(parser *s)
+{
     uint8_t c = (uint8_t)*s->p++;
     int more = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : c >= 0xC0 ? 1 : 0;
     uint32_t code = more == 3 ? c & 7 : more == 2 ? c & 15 : more == 1 ? c & 31 : c;
@@ -103,7 +110,8 @@ static uint32_t literal(parser *s) {
     return code;
 }
 
-static uint32_t hex(parser *s, int digits) {
+static uint32_t hex(parser *s, int digits)
+{
     uint32_t code = 0;
     for (int i = 0; i < digits; i++) {
         char c = s->p < s->end ? *s->p++ : 0;
@@ -121,7 +129,8 @@ static uint32_t hex(parser *s, int digits) {
 }
 
 /* After a backslash. A class goes into *x; a single character is also returned in *one. */
-static void escape(parser *s, set *x, uint32_t *one) {
+static void escape(parser *s, set *x, uint32_t *one)
+{
     static const char from[] = "nrtfv", to[] = "\n\r\t\f\v";
     *one = UINT32_MAX;
     if (s->p == s->end) {
@@ -153,7 +162,8 @@ static void escape(parser *s, set *x, uint32_t *one) {
     if (*one != UINT32_MAX) set_add(s, x, *one, *one);
 }
 
-static void class(parser *s, int from, int to) {
+static void class(parser *s, int from, int to)
+{
     set *x = bs_calloc(1, sizeof *x);
     if (!x) {
         gb_fail(s->b, FM_E_NOMEM, "out of memory while compiling a pattern");
@@ -181,10 +191,8 @@ static void class(parser *s, int from, int to) {
         }
         if (hi != UINT32_MAX) set_add(s, x, lo, hi);
     }
-    if (s->p == s->end)
-        malformed(s, "a class is not closed");
-    else
-        s->p++;
+    if (s->p == s->end) malformed(s, "a class is not closed");
+    else s->p++;
     if (invert) set_invert(s, x);
     if (!s->b->status) set_build(s, x, from, to);
     bs_free(x);
@@ -193,47 +201,35 @@ static void class(parser *s, int from, int to) {
 /* --- pieces -------------------------------------------------------------------------------------
  */
 
-static void group(parser *s, int from, int to) {
+static void group(parser *s, int from, int to)
+{
     if (s->p < s->end && *s->p == '?') {
-        if (s->p + 1 < s->end && s->p[1] == ':')
-            s->p += 2;
-        else
-            refuse(s, "look-around or a named group");
+        if (s->p + 1 < s->end && s->p[1] == ':') s->p += 2;
+        else refuse(s, "look-around or a named group");
     }
     alternatives(s, from, to);
-    if (s->p < s->end && *s->p == ')')
-        s->p++;
-    else
-        malformed(s, "a group is not closed");
+    if (s->p < s->end && *s->p == ')') s->p++;
+    else malformed(s, "a group is not closed");
 }
 
-static void atom(parser *s, int from, int to) {
+static void atom(parser *s, int from, int to)
+{
     set x = {.n = 0};
     uint32_t one;
     char c = *s->p++;
     switch (c) {
-    case '(':
-        group(s, from, to);
-        return;
-    case '[':
-        class(s, from, to);
-        return;
+    case '(': group(s, from, to); return;
+    case '[': class(s, from, to); return;
     case '.':
         set_add(s, &x, 1, '\n' - 1);
         set_add(s, &x, '\n' + 1, 0x10FFFF);
         break;
-    case '\\':
-        escape(s, &x, &one);
-        break;
+    case '\\': escape(s, &x, &one); break;
     case '*':
     case '+':
-    case '?':
-        malformed(s, "nothing to repeat");
-        return;
+    case '?': malformed(s, "nothing to repeat"); return;
     case '^':
-    case '$':
-        refuse(s, "an anchor inside");
-        return;
+    case '$': refuse(s, "an anchor inside"); return;
     default:
         s->p--;
         one = literal(s);
@@ -242,7 +238,8 @@ static void atom(parser *s, int from, int to) {
     set_build(s, &x, from, to);
 }
 
-static bool number(parser *s, int *out) {
+static bool number(parser *s, int *out)
+{
     const char *start = s->p;
     long v = 0;
     for (; s->p < s->end && *s->p >= '0' && *s->p <= '9'; s->p++)
@@ -252,7 +249,8 @@ static bool number(parser *s, int *out) {
 }
 
 /* {n}, {n,}, {n,m}; anything else is a literal brace. max -1: no limit. */
-static bool counted(parser *s, int *min, int *max) {
+static bool counted(parser *s, int *min, int *max)
+{
     const char *start = s->p++;
     if (number(s, min)) {
         *max = *min;
@@ -271,14 +269,13 @@ static bool counted(parser *s, int *min, int *max) {
     return false;
 }
 
-static bool quantifier(parser *s, int *min, int *max) {
+static bool quantifier(parser *s, int *min, int *max)
+{
     if (s->p == s->end) return false;
     *min = 0;
     *max = -1;
     switch (*s->p) {
-    case '*':
-        s->p++;
-        break;
+    case '*': s->p++; break;
     case '+':
         s->p++;
         *min = 1;
@@ -290,14 +287,14 @@ static bool quantifier(parser *s, int *min, int *max) {
     case '{':
         if (!counted(s, min, max)) return false;
         break;
-    default:
-        return false;
+    default: return false;
     }
     if (s->p < s->end && *s->p == '?') s->p++; /* lazy: the same language */
     return true;
 }
 
-static void repeat(gb *b, int from, int rule, int min, int max, int to) {
+static void repeat(gb *b, int from, int rule, int min, int max, int to)
+{
     for (int i = 0; i < min; i++) {
         int next = gb_state(b);
         gb_call(b, from, rule, next);
@@ -322,22 +319,22 @@ static void repeat(gb *b, int from, int rule, int min, int max, int to) {
 /* Each atom is built as a rule, since a quantifier is seen only after it. A repeated piece that can
  * be empty would loop for ever: the finishing check does not count such loops as content, so the
  * matcher's sets of states, where each stands once, end them. */
-static void sequence(parser *s, int from, int to) {
+static void sequence(parser *s, int from, int to)
+{
     while (!s->b->status && s->p < s->end && *s->p != '|' && *s->p != ')') {
         if (*s->p == '$' && s->p + 1 == s->end) break;
         int rule = gb_new_rule(s->b), next = gb_state(s->b), min, max;
         if (s->b->status) return;
         atom(s, s->b->rules[rule].start, s->b->rules[rule].final);
-        if (quantifier(s, &min, &max))
-            repeat(s->b, from, rule, min, max, next);
-        else
-            gb_call(s->b, from, rule, next);
+        if (quantifier(s, &min, &max)) repeat(s->b, from, rule, min, max, next);
+        else gb_call(s->b, from, rule, next);
         from = next;
     }
     gb_eps(s->b, from, to);
 }
 
-static void alternatives(parser *s, int from, int to) {
+static void alternatives(parser *s, int from, int to)
+{
     if (++s->depth > MAX_DEPTH) refuse(s, "nesting so deep");
     while (!s->b->status) {
         sequence(s, from, to);
@@ -347,19 +344,16 @@ static void alternatives(parser *s, int from, int to) {
     s->depth--;
 }
 
-void gb_pattern(gb *b, int from, const char *pattern, const char *where, int to) {
+void gb_pattern(gb *b, int from, const char *pattern, const char *where, int to)
+{
     parser s = {.b = b, .p = pattern, .end = pattern + strlen(pattern), .where = where};
     bool top_level_choice = false;
     int depth = 0;
     for (const char *p = s.p; p < s.end; p++) {
-        if (*p == '\\' && p + 1 < s.end)
-            p++;
-        else if (*p == '(' || *p == '[')
-            depth++;
-        else if (*p == ')' || *p == ']')
-            depth--;
-        else if (*p == '|' && depth == 0)
-            top_level_choice = true;
+        if (*p == '\\' && p + 1 < s.end) p++;
+        else if (*p == '(' || *p == '[') depth++;
+        else if (*p == ')' || *p == ']') depth--;
+        else if (*p == '|' && depth == 0) top_level_choice = true;
     }
     bool starts = s.p < s.end && *s.p == '^';
     bool stops = s.end - s.p >= 1 && s.end[-1] == '$' && (s.end - s.p < 2 || s.end[-2] != '\\');
@@ -369,10 +363,8 @@ void gb_pattern(gb *b, int from, const char *pattern, const char *where, int to)
     }
     int begin = gb_state(b), end = gb_state(b);
     gb_eps(b, from, begin);
-    if (starts)
-        s.p++;
-    else
-        gb_builtin_call(b, begin, GB_CHAR, begin);
+    if (starts) s.p++;
+    else gb_builtin_call(b, begin, GB_CHAR, begin);
     alternatives(&s, begin, end);
     if (s.p < s.end && *s.p == '$') s.p++;
     if (!b->status && s.p != s.end) malformed(&s, "an unmatched ')'");

@@ -26,16 +26,19 @@ typedef struct compiler {
 
 static void value(compiler *c, int from, const json_t *schema, int to);
 
-static void refuse(compiler *c, const char *key, const char *why) {
+static void refuse(compiler *c, const char *key, const char *why)
+{
     gb_fail(c->b, FM_E_UNSUPPORTED, "%s: schema keyword '%s' %s", c->where, key, why);
 }
 
-static void malformed(compiler *c, const char *key, const char *wanted) {
+static void malformed(compiler *c, const char *key, const char *wanted)
+{
     gb_fail(c->b, FM_E_FORMAT, "%s/%s: must be %s", c->where, key, wanted);
 }
 
 /* Compile a part of the schema with its place remembered for messages. */
-static void part(compiler *c, const char *key, int from, const json_t *schema, int to) {
+static void part(compiler *c, const char *key, int from, const json_t *schema, int to)
+{
     size_t length = strlen(c->where);
     snprintf(c->where + length, sizeof c->where - length, "/%s", key);
     value(c, from, schema, to);
@@ -45,7 +48,8 @@ static void part(compiler *c, const char *key, int from, const json_t *schema, i
 /* --- keywords ------------------------------------------------------------------------------------
  */
 
-static bool in_list(const char *key, const char *const *list) {
+static bool in_list(const char *key, const char *const *list)
+{
     for (; *list; list++)
         if (!strcmp(key, *list)) return true;
     return false;
@@ -64,11 +68,13 @@ static const char *const number_keys[] = {"minimum", "maximum", "exclusiveMinimu
 static const char *const whole_keys[] = {"enum", "const", "anyOf", "oneOf", "allOf", "$ref", NULL};
 
 /* Refuse what is not known. Returns the keyword that decides alone (enum, $ref...), or NULL. */
-static const char *check_keywords(compiler *c, const json_t *schema) {
+static const char *check_keywords(compiler *c, const json_t *schema)
+{
     const char *key, *whole = NULL;
     json_t *unused;
     bool others = false;
-    json_object_foreach((json_t *)schema, key, unused) {
+    json_object_foreach((json_t *)schema, key, unused)
+    {
         if (in_list(key, annotations)) continue;
         if (in_list(key, whole_keys)) {
             if (whole) refuse(c, key, "cannot stand beside another such keyword");
@@ -86,7 +92,8 @@ static const char *check_keywords(compiler *c, const json_t *schema) {
 }
 
 /* A non-negative count, or `absent`. */
-static int count_of(compiler *c, const json_t *schema, const char *key, int absent) {
+static int count_of(compiler *c, const json_t *schema, const char *key, int absent)
+{
     const json_t *v = json_object_get(schema, key);
     if (!v) return absent;
     json_int_t n = json_is_integer(v) ? json_integer_value(v)
@@ -101,16 +108,16 @@ static int count_of(compiler *c, const json_t *schema, const char *key, int abse
 /* --- literals
  * ------------------------------------------------------------------------------------- */
 
-static void json_literal(compiler *c, int from, const json_t *v, int to) {
+static void json_literal(compiler *c, int from, const json_t *v, int to)
+{
     char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
-    if (!text)
-        gb_fail(c->b, FM_E_FORMAT, "%s: a constant cannot be written as JSON", c->where);
-    else
-        gb_literal(c->b, from, text, strlen(text), to);
+    if (!text) gb_fail(c->b, FM_E_FORMAT, "%s: a constant cannot be written as JSON", c->where);
+    else gb_literal(c->b, from, text, strlen(text), to);
     free(text);
 }
 
-static void enumeration(compiler *c, int from, const json_t *values, int to) {
+static void enumeration(compiler *c, int from, const json_t *values, int to)
+{
     if (!json_is_array(values) || json_array_size(values) == 0) {
         malformed(c, "enum", "a list that is not empty");
         return;
@@ -122,7 +129,8 @@ static void enumeration(compiler *c, int from, const json_t *values, int to) {
 /* --- strings and numbers
  * ---------------------------------------------------------------------------- */
 
-static const char *format_pattern(const char *format) {
+static const char *format_pattern(const char *format)
+{
 #define DATE "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 #define TIME                                                                                       \
     "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]" \
@@ -148,7 +156,8 @@ static const char *format_pattern(const char *format) {
 }
 
 /* `rule` repeated min..max times (max -1: any number). */
-static void repeated(compiler *c, int from, int rule, int min, int max, int to) {
+static void repeated(compiler *c, int from, int rule, int min, int max, int to)
+{
     gb *b = c->b;
     for (int i = 0; i < min; i++) {
         int next = gb_state(b);
@@ -171,7 +180,8 @@ static void repeated(compiler *c, int from, int rule, int min, int max, int to) 
     gb_eps(b, from, to);
 }
 
-static void string(compiler *c, int from, const json_t *schema, int to) {
+static void string(compiler *c, int from, const json_t *schema, int to)
+{
     gb *b = c->b;
     const json_t *pattern = json_object_get(schema, "pattern");
     int min = count_of(c, schema, "minLength", 0), max = count_of(c, schema, "maxLength", -1);
@@ -189,42 +199,39 @@ static void string(compiler *c, int from, const json_t *schema, int to) {
     }
     int inside = gb_state(b), end = gb_state(b);
     gb_bytes(b, from, '"', '"', inside);
-    if (text)
-        gb_pattern(b, inside, text, c->where, end);
-    else
-        repeated(c, inside, gb_builtin_rule(b, GB_CHAR), min, max, end);
+    if (text) gb_pattern(b, inside, text, c->where, end);
+    else repeated(c, inside, gb_builtin_rule(b, GB_CHAR), min, max, end);
     gb_bytes(b, end, '"', '"', to);
 }
 
-static gb_bound bound(compiler *c, const json_t *schema, const char *key, const char *exclusive) {
+static gb_bound bound(compiler *c, const json_t *schema, const char *key, const char *exclusive)
+{
     const json_t *v = json_object_get(schema, key), *x = json_object_get(schema, exclusive);
     if (v && !json_is_number(v)) malformed(c, key, "a number");
     if (x && !json_is_number(x)) malformed(c, exclusive, "a number");
     bool lower = !strcmp(key, "minimum");
     if (v && x) { /* the tighter of the two */
         double a = json_number_value(v), e = json_number_value(x);
-        if (lower ? e >= a : e <= a)
-            v = NULL;
-        else
-            x = NULL;
+        if (lower ? e >= a : e <= a) v = NULL;
+        else x = NULL;
     }
     if (x) return (gb_bound){true, true, json_number_value(x)};
     return (gb_bound){v != NULL, false, v ? json_number_value(v) : 0};
 }
 
-static void number(compiler *c, int from, const json_t *schema, bool whole, int to) {
+static void number(compiler *c, int from, const json_t *schema, bool whole, int to)
+{
     gb_bound min = bound(c, schema, "minimum", "exclusiveMinimum");
     gb_bound max = bound(c, schema, "maximum", "exclusiveMaximum");
-    if (!min.set && !max.set)
-        gb_builtin_call(c->b, from, whole ? GB_INTEGER : GB_NUMBER, to);
-    else
-        gb_number_range(c->b, from, min, max, whole, to);
+    if (!min.set && !max.set) gb_builtin_call(c->b, from, whole ? GB_INTEGER : GB_NUMBER, to);
+    else gb_number_range(c->b, from, min, max, whole, to);
 }
 
 /* --- arrays
  * ------------------------------------------------------------------------------------------ */
 
-static void array(compiler *c, int from, const json_t *schema, int to) {
+static void array(compiler *c, int from, const json_t *schema, int to)
+{
     gb *b = c->b;
     const json_t *items = json_object_get(schema, "items");
     const json_t *prefix = json_object_get(schema, "prefixItems");
@@ -240,10 +247,8 @@ static void array(compiler *c, int from, const json_t *schema, int to) {
         rest = gb_new_rule(b);
         if (b->status) return;
         gb_rule r = b->rules[rest];
-        if (items)
-            part(c, "items", r.start, items, r.final);
-        else
-            gb_builtin_call(b, r.start, GB_VALUE, r.final);
+        if (items) part(c, "items", r.start, items, r.final);
+        else gb_builtin_call(b, r.start, GB_VALUE, r.final);
     }
     int at = gb_state(b), close = gb_state(b);
     gb_bytes(b, from, '[', '[', at);
@@ -252,19 +257,15 @@ static void array(compiler *c, int from, const json_t *schema, int to) {
         if (i >= min) gb_eps(b, at, close);
         if (i > 0) gb_bytes(b, at, ',', ',', comma);
         gb_builtin_call(b, comma, GB_WS, item);
-        if (i < n_prefix)
-            part(c, "prefixItems", item, json_array_get(prefix, (size_t)i), next);
-        else
-            gb_call(b, item, rest, next);
+        if (i < n_prefix) part(c, "prefixItems", item, json_array_get(prefix, (size_t)i), next);
+        else gb_call(b, item, rest, next);
         at = next;
     }
     gb_eps(b, at, close);
     if (max < 0) {
         int item = gb_state(b), comma = gb_state(b), loop = gb_state(b);
-        if (chain == 0)
-            gb_builtin_call(b, at, GB_WS, item);
-        else
-            gb_eps(b, at, loop);
+        if (chain == 0) gb_builtin_call(b, at, GB_WS, item);
+        else gb_eps(b, at, loop);
         gb_call(b, item, rest, loop);
         gb_bytes(b, loop, ',', ',', comma);
         gb_builtin_call(b, comma, GB_WS, item);
@@ -278,7 +279,8 @@ static void array(compiler *c, int from, const json_t *schema, int to) {
 /* --- objects
  * ----------------------------------------------------------------------------------------- */
 
-static bool is_required(const json_t *required, const char *key) {
+static bool is_required(const json_t *required, const char *key)
+{
     for (size_t i = 0; i < json_array_size(required); i++) {
         const char *name = json_string_value(json_array_get(required, i));
         if (name && !strcmp(name, key)) return true;
@@ -289,12 +291,14 @@ static bool is_required(const json_t *required, const char *key) {
 /* A key that is none of the declared ones: follow their spellings as a tree and leave it. Escapes
  * are left out here, since they could spell a declared name in another way. */
 static void other_key(compiler *c, int from, const json_t *properties, size_t at,
-                      const char *prefix, int to) {
+                      const char *prefix, int to)
+{
     gb *b = c->b;
     bool used[256] = {false}, ends = false;
     const char *key;
     json_t *unused;
-    json_object_foreach((json_t *)properties, key, unused) {
+    json_object_foreach((json_t *)properties, key, unused)
+    {
         if (strncmp(key, prefix, at) != 0) continue;
         if (key[at]) used[(uint8_t)key[at]] = true;
         if (!key[at]) ends = true;
@@ -310,7 +314,8 @@ static void other_key(compiler *c, int from, const json_t *properties, size_t at
     gb_bytes(b, free_text, '"', '"', to);
     for (int ch = 0x20; ch < 0x80 && !b->status; ch++) {
         if (!used[ch] || ch == '"' || ch == '\\') continue;
-        json_object_foreach((json_t *)properties, key, unused) {
+        json_object_foreach((json_t *)properties, key, unused)
+        {
             if (strncmp(key, prefix, at) != 0 || (uint8_t)key[at] != ch) continue;
             int next = gb_state(b);
             gb_bytes(b, from, ch, ch, next);
@@ -321,7 +326,8 @@ static void other_key(compiler *c, int from, const json_t *properties, size_t at
 }
 
 /* key ':' ws, then the caller's value. */
-static int after_key(compiler *c, int from) {
+static int after_key(compiler *c, int from)
+{
     int colon = gb_state(c->b), value_at = gb_state(c->b);
     gb_bytes(c->b, from, ':', ':', colon);
     gb_builtin_call(c->b, colon, GB_WS, value_at);
@@ -330,7 +336,8 @@ static int after_key(compiler *c, int from) {
 
 /* Members that the schema does not name: any number, from `none` (nothing written yet) or `some`.
  */
-static void other_members(compiler *c, const json_t *schema, int none, int some) {
+static void other_members(compiler *c, const json_t *schema, int none, int some)
+{
     gb *b = c->b;
     const json_t *more = json_object_get(schema, "additionalProperties");
     const json_t *properties = json_object_get(schema, "properties");
@@ -346,14 +353,13 @@ static void other_members(compiler *c, const json_t *schema, int none, int some)
         gb_bytes(b, inside, '"', '"', named);
     }
     int at = after_key(c, named);
-    if (json_is_object(more))
-        part(c, "additionalProperties", at, more, some);
-    else
-        gb_builtin_call(b, at, GB_VALUE, some);
+    if (json_is_object(more)) part(c, "additionalProperties", at, more, some);
+    else gb_builtin_call(b, at, GB_VALUE, some);
 }
 
 /* A map without named properties: {"a": V, ...}, min..max members. */
-static void map(compiler *c, int at, const json_t *schema, int min, int max, int close) {
+static void map(compiler *c, int at, const json_t *schema, int min, int max, int close)
+{
     gb *b = c->b;
     const json_t *more = json_object_get(schema, "additionalProperties");
     int member = gb_new_rule(b), key = gb_state(b);
@@ -361,10 +367,8 @@ static void map(compiler *c, int at, const json_t *schema, int min, int max, int
     gb_rule r = b->rules[member];
     gb_builtin_call(b, r.start, GB_STRING, key);
     int value_at = after_key(c, key);
-    if (json_is_object(more))
-        part(c, "additionalProperties", value_at, more, r.final);
-    else
-        gb_builtin_call(b, value_at, GB_VALUE, r.final);
+    if (json_is_object(more)) part(c, "additionalProperties", value_at, more, r.final);
+    else gb_builtin_call(b, value_at, GB_VALUE, r.final);
     int following = gb_new_rule(b), comma = gb_state(b), next = gb_state(b), one = gb_state(b);
     if (b->status) return;
     gb_bytes(b, b->rules[following].start, ',', ',', comma);
@@ -378,13 +382,15 @@ static void map(compiler *c, int at, const json_t *schema, int min, int max, int
 
 /* The named properties in order. At each one two places: nothing written yet, or something (then
  * a comma is due). Returns through none/some where the list ends; none -1: something must stand. */
-static void named_members(compiler *c, const json_t *schema, int *none, int *some) {
+static void named_members(compiler *c, const json_t *schema, int *none, int *some)
+{
     gb *b = c->b;
     const json_t *properties = json_object_get(schema, "properties");
     const json_t *required = json_object_get(schema, "required");
     const char *key;
     json_t *child;
-    json_object_foreach((json_t *)properties, key, child) {
+    json_object_foreach((json_t *)properties, key, child)
+    {
         if (b->status) return;
         int at = gb_state(b), named = gb_state(b), done = gb_state(b);
         bool must = is_required(required, key);
@@ -404,7 +410,8 @@ static void named_members(compiler *c, const json_t *schema, int *none, int *som
     }
 }
 
-static void object(compiler *c, int from, const json_t *schema, int to) {
+static void object(compiler *c, int from, const json_t *schema, int to)
+{
     gb *b = c->b;
     const json_t *properties = json_object_get(schema, "properties");
     const json_t *required = json_object_get(schema, "required");
@@ -417,8 +424,7 @@ static void object(compiler *c, int from, const json_t *schema, int to) {
         malformed(c, "additionalProperties", "a schema or a boolean");
     for (size_t i = 0; i < json_array_size(required); i++) {
         const char *name = json_string_value(json_array_get(required, i));
-        if (!name)
-            malformed(c, "required", "a list of names");
+        if (!name) malformed(c, "required", "a list of names");
         else if (!json_object_get(properties, name))
             gb_fail(b, FM_E_UNSUPPORTED, "%s/required: '%.60s' is not among the properties",
                     c->where, name);
@@ -428,10 +434,8 @@ static void object(compiler *c, int from, const json_t *schema, int to) {
     gb_bytes(b, from, '{', '{', open);
     gb_builtin_call(b, open, GB_WS, none);
     if (json_object_size(properties) == 0) {
-        if (json_is_false(more))
-            gb_eps(b, none, close);
-        else
-            map(c, none, schema, min, max, close);
+        if (json_is_false(more)) gb_eps(b, none, close);
+        else map(c, none, schema, min, max, close);
     } else {
         if (min > 0 || max >= 0)
             refuse(c, min > 0 ? "minProperties" : "maxProperties",
@@ -449,7 +453,8 @@ static void object(compiler *c, int from, const json_t *schema, int to) {
  * ---------------------------------------------------------------------------------------- */
 
 /* "#/$defs/x" with ~0 ~1 unescaped; "#" is the root. */
-static const json_t *resolve(compiler *c, const char *ref) {
+static const json_t *resolve(compiler *c, const char *ref)
+{
     const json_t *at = c->root;
     if (ref[0] != '#' || (ref[1] && ref[1] != '/')) return NULL;
     for (const char *p = ref + 1; *p == '/';) {
@@ -467,7 +472,8 @@ static const json_t *resolve(compiler *c, const char *ref) {
     return at;
 }
 
-static void reference(compiler *c, int from, const json_t *ref, int to) {
+static void reference(compiler *c, int from, const json_t *ref, int to)
+{
     const char *name = json_string_value(ref);
     const json_t *target = name ? resolve(c, name) : NULL;
     if (!target) {
@@ -486,7 +492,8 @@ static void reference(compiler *c, int from, const json_t *ref, int to) {
     gb_call(c->b, from, rule, to);
 }
 
-static void whole(compiler *c, const char *key, int from, const json_t *schema, int to) {
+static void whole(compiler *c, const char *key, int from, const json_t *schema, int to)
+{
     const json_t *v = json_object_get(schema, key);
     if (!strcmp(key, "enum")) {
         enumeration(c, from, v, to);
@@ -504,17 +511,14 @@ static void whole(compiler *c, const char *key, int from, const json_t *schema, 
     }
 }
 
-static void typed(compiler *c, const char *type, int from, const json_t *schema, int to) {
-    if (!strcmp(type, "object"))
-        object(c, from, schema, to);
-    else if (!strcmp(type, "array"))
-        array(c, from, schema, to);
-    else if (!strcmp(type, "string"))
-        string(c, from, schema, to);
+static void typed(compiler *c, const char *type, int from, const json_t *schema, int to)
+{
+    if (!strcmp(type, "object")) object(c, from, schema, to);
+    else if (!strcmp(type, "array")) array(c, from, schema, to);
+    else if (!strcmp(type, "string")) string(c, from, schema, to);
     else if (!strcmp(type, "integer") || !strcmp(type, "number"))
         number(c, from, schema, type[0] == 'i', to);
-    else if (!strcmp(type, "null"))
-        gb_literal(c->b, from, "null", 4, to);
+    else if (!strcmp(type, "null")) gb_literal(c->b, from, "null", 4, to);
     else if (!strcmp(type, "boolean")) {
         gb_literal(c->b, from, "true", 4, to);
         gb_literal(c->b, from, "false", 5, to);
@@ -524,7 +528,8 @@ static void typed(compiler *c, const char *type, int from, const json_t *schema,
 }
 
 /* A schema without "type" is taken as the type its keywords speak of: what comes out is valid. */
-static const char *implied_type(const json_t *schema) {
+static const char *implied_type(const json_t *schema)
+{
     const struct {
         const char *const *keys;
         const char *type;
@@ -538,7 +543,8 @@ static const char *implied_type(const json_t *schema) {
     return NULL;
 }
 
-static void value(compiler *c, int from, const json_t *schema, int to) {
+static void value(compiler *c, int from, const json_t *schema, int to)
+{
     if (c->b->status) return;
     if (json_is_true(schema)) {
         gb_builtin_call(c->b, from, GB_VALUE, to);
@@ -576,13 +582,15 @@ static void value(compiler *c, int from, const json_t *schema, int to) {
     c->depth--;
 }
 
-static bool begin(compiler *c, gb *b, const json_t *schema) {
+static bool begin(compiler *c, gb *b, const json_t *schema)
+{
     *c = (compiler){.b = b, .root = schema, .refs = json_object(), .where = "#"};
     if (!c->refs) gb_fail(b, FM_E_NOMEM, "out of memory while compiling a schema");
     return c->refs != NULL;
 }
 
-void gb_schema(gb *b, int from, const json_t *schema, int to) {
+void gb_schema(gb *b, int from, const json_t *schema, int to)
+{
     compiler c;
     if (begin(&c, b, schema)) value(&c, from, schema, to);
     json_decref(c.refs);
@@ -590,7 +598,8 @@ void gb_schema(gb *b, int from, const json_t *schema, int to) {
 
 /* One property as a tag: strings stand raw up to the closing tag, all else is JSON. */
 static void tag(compiler *c, int from, const char *key, const json_t *schema,
-                const en_call_format *f, int to) {
+                const en_call_format *f, int to)
+{
     gb *b = c->b;
     int open = gb_state(b), name = gb_state(b), at = gb_state(b);
     gb_literal(b, from, f->param_open, strlen(f->param_open), open);
@@ -614,14 +623,16 @@ static void tag(compiler *c, int from, const char *key, const json_t *schema,
     gb_literal(b, value_end, f->param_close, strlen(f->param_close), to);
 }
 
-void gb_schema_tags(gb *b, int from, const json_t *schema, const en_call_format *format, int to) {
+void gb_schema_tags(gb *b, int from, const json_t *schema, const en_call_format *format, int to)
+{
     compiler c;
     const json_t *properties = json_object_get(schema, "properties");
     const json_t *required = json_object_get(schema, "required");
     const char *key;
     json_t *child;
     if (!begin(&c, b, schema)) return;
-    json_object_foreach((json_t *)properties, key, child) {
+    json_object_foreach((json_t *)properties, key, child)
+    {
         int next = gb_state(b);
         tag(&c, from, key, child, format, next);
         if (!is_required(required, key)) gb_eps(b, from, next);

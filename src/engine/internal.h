@@ -123,7 +123,7 @@ struct en_engine {
     en_slot *slots;  /* [parallel] */
     int turn;        /* which prompt goes first: round robin */
     double load_ms;
-    bs_buf notes; /* NUL-separated */
+    bs_buf notes;     /* NUL-separated */
     xp_tuning tuning; /* what `tune` stored for this machine and disk */
 
     /* prefix cache */

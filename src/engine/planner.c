@@ -16,7 +16,8 @@ enum {
 
 /* Bytes of one slot in every MoE layer, and the least memory for slots. */
 static void slot_figures(const md_model *model, const xp_options *options, uint64_t *column,
-                         uint64_t *floor, uint64_t *all) {
+                         uint64_t *floor, uint64_t *all)
+{
     const md_info *info = md_describe(model);
     const xp_source *source = md_expert_source(model);
     *column = *all = 0;
@@ -35,14 +36,16 @@ static void slot_figures(const md_model *model, const xp_options *options, uint6
     *floor = *column * (uint64_t)info->top_k;
 }
 
-static uint64_t scratch_bytes(const md_model *model, int max_tokens, int max_logits) {
+static uint64_t scratch_bytes(const md_model *model, int max_tokens, int max_logits)
+{
     int vocab = md_describe(model)->vocab;
     uint64_t row = (uint64_t)vocab * sizeof(float);
     return md_run_bytes(model, max_tokens, max_logits) + row * (uint64_t)max_logits +
            en_sampler_scratch(vocab) + (uint64_t)max_tokens * sizeof(md_token);
 }
 
-static void forecast(const md_model *model, const en_plan_request *r, en_plan *out) {
+static void forecast(const md_model *model, const en_plan_request *r, en_plan *out)
+{
     static const double rates[EN_FORECASTS] = {0.5, 0.7, 0.8, 0.9, 0.95, 1.0};
     const md_info *info = md_describe(model);
     if (r->memory_bytes_s <= 0 || r->disk_bytes_s <= 0) return;
@@ -57,7 +60,8 @@ static void forecast(const md_model *model, const en_plan_request *r, en_plan *o
     }
 }
 
-static int pick_context(const md_model *model, int asked) {
+static int pick_context(const md_model *model, int asked)
+{
     int most = md_describe(model)->max_context;
     if (asked > 0) return asked;
     return most > 0 && most < USUAL_CONTEXT ? most : USUAL_CONTEXT;
@@ -66,7 +70,8 @@ static int pick_context(const md_model *model, int asked) {
 /* A larger prompt chunk reads fewer experts a token: take as much as costs at most an eighth of
  * what is left for slots. */
 static void grow_step(const md_model *model, uint64_t spare, int sequences, int max_logits,
-                      en_plan *p) {
+                      en_plan *p)
+{
     for (int step = MOST_STEP; step > LEAST_STEP; step /= 2) {
         uint64_t bytes = scratch_bytes(model, step + sequences, max_logits);
         if (bytes > p->scratch_bytes + spare / 8) continue;
@@ -76,7 +81,8 @@ static void grow_step(const md_model *model, uint64_t spare, int sequences, int 
     }
 }
 
-static fm_status below_floor(const en_plan *p, uint64_t asked, fm_error *err) {
+static fm_status below_floor(const en_plan *p, uint64_t asked, fm_error *err)
+{
     if (asked && asked < p->floor_bytes)
         return fm_fail(err, FM_E_BUDGET,
                        "a memory budget of %.1f MiB is below the floor of %.1f MiB (process %.1f, "
@@ -99,7 +105,8 @@ static fm_status below_floor(const en_plan *p, uint64_t asked, fm_error *err) {
 /* What the slots get: everything above the floor, no more than all experts need, or exactly
  * `capacity` a layer. */
 static uint64_t slots_wanted(const en_plan_request *r, uint64_t column, uint64_t floor,
-                             uint64_t all) {
+                             uint64_t all)
+{
     uint64_t want = all > floor ? all : floor;
     if (r->capacity >= 0) {
         uint64_t fixed = column * (uint64_t)r->capacity;
@@ -108,7 +115,8 @@ static uint64_t slots_wanted(const en_plan_request *r, uint64_t column, uint64_t
     return want;
 }
 
-static void choose_budget(const en_plan_request *r, uint64_t want, en_plan *p) {
+static void choose_budget(const en_plan_request *r, uint64_t want, en_plan *p)
+{
     const en_machine *m = &p->machine;
     uint64_t most = m->ceiling_bytes;
     if (r->budget_bytes) {
@@ -122,8 +130,8 @@ static void choose_budget(const en_plan_request *r, uint64_t want, en_plan *p) {
     p->budget_bytes = all < most ? all : most;
 }
 
-fm_status en_make_plan(const md_model *model, const en_plan_request *r, en_plan *out,
-                       fm_error *err) {
+fm_status en_make_plan(const md_model *model, const en_plan_request *r, en_plan *out, fm_error *err)
+{
     const md_info *info = md_describe(model);
     en_plan *p = out;
     uint64_t column, floor, all;

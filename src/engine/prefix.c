@@ -17,7 +17,8 @@ typedef struct found {
     en_stored *stored;
 } found;
 
-bool en_prefix_init(en_engine *e) {
+bool en_prefix_init(en_engine *e)
+{
     e->snapshot_bytes = md_snapshot_bytes(e->model);
     for (int i = 0; i < e->options.parallel; i++) {
         e->slots[i].history.ids =
@@ -27,7 +28,8 @@ bool en_prefix_init(en_engine *e) {
     return true;
 }
 
-void en_free_stored(en_engine *e, en_stored *s) {
+void en_free_stored(en_engine *e, en_stored *s)
+{
     en_drop_snapshots(e, &s->history, -1);
     bs_pages_free(s->kv, s->kv_bytes);
     e->prefix_used -= s->kv_bytes + (uint64_t)s->history.n * sizeof *s->history.ids;
@@ -35,7 +37,8 @@ void en_free_stored(en_engine *e, en_stored *s) {
     bs_free(s);
 }
 
-bool en_drop_oldest_stored(en_engine *e) {
+bool en_drop_oldest_stored(en_engine *e)
+{
     en_stored **at = &e->stored;
     if (!*at) return false;
     while ((*at)->next) at = &(*at)->next;
@@ -45,7 +48,8 @@ bool en_drop_oldest_stored(en_engine *e) {
     return true;
 }
 
-void en_prefix_free(en_engine *e) {
+void en_prefix_free(en_engine *e)
+{
     while (en_drop_oldest_stored(e)) {
     }
     for (int i = 0; e->slots && i < e->options.parallel; i++) {
@@ -54,13 +58,15 @@ void en_prefix_free(en_engine *e) {
     }
 }
 
-void en_clear_slot(en_engine *e, en_slot *slot) {
+void en_clear_slot(en_engine *e, en_slot *slot)
+{
     en_drop_snapshots(e, &slot->history, -1);
     md_state_reset(slot->state);
     slot->history.n = 0;
 }
 
-static int common_prefix(const en_history *h, const en_request *r) {
+static int common_prefix(const en_history *h, const en_request *r)
+{
     int most = r->n_prompt - 1 < h->n ? r->n_prompt - 1 : h->n;
     int n = 0;
     while (n < most && h->ids[n] == r->prompt[n]) n++;
@@ -68,7 +74,8 @@ static int common_prefix(const en_history *h, const en_request *r) {
 }
 
 /* The longest reusable prefix anywhere; idle slots win ties, they cost no copy. */
-static found look_up(en_engine *e, const en_request *r) {
+static found look_up(en_engine *e, const en_request *r)
+{
     found best = {0};
     const void *snapshot;
     for (int pass = 0; pass < 2; pass++)
@@ -89,7 +96,8 @@ static found look_up(en_engine *e, const en_request *r) {
     return best;
 }
 
-static en_slot *least_useful_idle(en_engine *e, const en_slot *but) {
+static en_slot *least_useful_idle(en_engine *e, const en_slot *but)
+{
     en_slot *best = NULL;
     for (int i = 0; i < e->options.parallel; i++) {
         en_slot *slot = &e->slots[i];
@@ -103,7 +111,8 @@ static en_slot *least_useful_idle(en_engine *e, const en_slot *but) {
 }
 
 /* The conversation in a slot that is about to be taken moves to the second tier, if it fits. */
-static void store(en_engine *e, en_slot *slot) {
+static void store(en_engine *e, en_slot *slot)
+{
     en_history *h = &slot->history;
     if (!e->options.keep_prefixes || h->n < LEAST_STORED) return;
     if (e->snapshot_bytes) en_take_snapshot(e, slot);
@@ -130,12 +139,11 @@ static void store(en_engine *e, en_slot *slot) {
 }
 
 /* Go back to the first n tokens in place. */
-static void rewind_slot(en_engine *e, en_slot *slot, int n, const void *snapshot) {
+static void rewind_slot(en_engine *e, en_slot *slot, int n, const void *snapshot)
+{
     en_history *h = &slot->history;
-    if (n < h->n && snapshot)
-        md_snapshot_restore(slot->state, n, snapshot);
-    else if (n < h->n && !md_state_truncate(slot->state, n))
-        n = 0;
+    if (n < h->n && snapshot) md_snapshot_restore(slot->state, n, snapshot);
+    else if (n < h->n && !md_state_truncate(slot->state, n)) n = 0;
     if (!n) {
         en_clear_slot(e, slot);
         return;
@@ -145,7 +153,8 @@ static void rewind_slot(en_engine *e, en_slot *slot, int n, const void *snapshot
 }
 
 /* Bring the found prefix into an empty slot. The prefix's own snapshots stay where they are. */
-static void copy_prefix(en_engine *e, en_slot *to, const found *f) {
+static void copy_prefix(en_engine *e, en_slot *to, const found *f)
+{
     const en_history *from = f->slot ? &f->slot->history : &f->stored->history;
     if (f->slot) {
         if (md_state_copy(to->state, f->slot->state, f->length, f->snapshot, NULL)) {
@@ -155,8 +164,7 @@ static void copy_prefix(en_engine *e, en_slot *to, const found *f) {
     } else {
         /* All of it comes back, then the state is cut: the bytes of a KV cache are one piece. */
         md_kv_import(to->state, 0, from->n, f->stored->kv);
-        if (f->snapshot)
-            md_snapshot_restore(to->state, f->length, f->snapshot);
+        if (f->snapshot) md_snapshot_restore(to->state, f->length, f->snapshot);
         else if (!md_state_truncate(to->state, f->length)) {
             en_clear_slot(e, to);
             return;
@@ -166,7 +174,8 @@ static void copy_prefix(en_engine *e, en_slot *to, const found *f) {
     to->history.n = f->length;
 }
 
-bool en_take_slot(en_engine *e, en_choice *c) {
+bool en_take_slot(en_engine *e, en_choice *c)
+{
     const en_request *r = &c->request->set;
     en_slot *slot = least_useful_idle(e, NULL);
     if (!slot) return false;
@@ -193,7 +202,8 @@ bool en_take_slot(en_engine *e, en_choice *c) {
     return true;
 }
 
-void en_forget_prefixes(en_engine *e, uint64_t scope, bool all) {
+void en_forget_prefixes(en_engine *e, uint64_t scope, bool all)
+{
     for (en_stored **at = &e->stored; *at;) {
         en_stored *s = *at;
         if (all || s->history.scope == scope) {

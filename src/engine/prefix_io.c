@@ -16,7 +16,8 @@ typedef struct header {
 
 static const char magic[8] = "fmkv001";
 
-static uint64_t mix(uint64_t hash, const void *data, size_t n) {
+static uint64_t mix(uint64_t hash, const void *data, size_t n)
+{
     const unsigned char *p = data;
     for (; n >= 8; n -= 8, p += 8) {
         uint64_t word;
@@ -29,7 +30,8 @@ static uint64_t mix(uint64_t hash, const void *data, size_t n) {
 }
 
 /* What a state depends on: the checkpoint's table of contents and config, and how we compute. */
-static uint64_t fingerprint(en_engine *e) {
+static uint64_t fingerprint(en_engine *e)
+{
     uint64_t hash = mix(0xcbf29ce484222325u, FM_VERSION, strlen(FM_VERSION));
     char *config = json_dumps(md_config(e->model), JSON_SORT_KEYS | JSON_COMPACT);
     if (config) hash = mix(hash, config, strlen(config));
@@ -51,7 +53,8 @@ static uint64_t fingerprint(en_engine *e) {
 
 /* The i-th conversation by last use, idle slots and stored ones together; *slot tells which kind.
  */
-static en_history *nth(en_engine *e, int i, en_slot **slot, en_stored **stored) {
+static en_history *nth(en_engine *e, int i, en_slot **slot, en_stored **stored)
+{
     int n_slots = e->options.parallel, n_stored = 0;
     for (en_stored *s = e->stored; s; s = s->next) n_stored++;
     for (int rank = 0, total = n_slots + n_stored; rank < total; rank++) {
@@ -76,18 +79,21 @@ static en_history *nth(en_engine *e, int i, en_slot **slot, en_stored **stored) 
     return NULL;
 }
 
-static uint64_t export_bytes(const en_engine *e, const en_history *h, int snapshots) {
+static uint64_t export_bytes(const en_engine *e, const en_history *h, int snapshots)
+{
     return sizeof(header) + (uint64_t)h->n * sizeof(int32_t) + md_kv_bytes(e->model, h->n) +
            (uint64_t)snapshots * (sizeof(int32_t) + e->snapshot_bytes);
 }
 
 /* An idle slot's live recurrent state goes along as one more snapshot. */
-static bool has_live_state(const en_engine *e, const en_history *h, const en_slot *slot) {
+static bool has_live_state(const en_engine *e, const en_history *h, const en_slot *slot)
+{
     return slot && e->snapshot_bytes &&
            !(h->n_snapshots && h->snapshot[h->n_snapshots - 1].length == h->n);
 }
 
-bool en_prefix_info(en_engine *e, int i, en_prefix_entry *out) {
+bool en_prefix_info(en_engine *e, int i, en_prefix_entry *out)
+{
     en_slot *slot;
     en_stored *stored;
     en_history *h = nth(e, i, &slot, &stored);
@@ -97,7 +103,8 @@ bool en_prefix_info(en_engine *e, int i, en_prefix_entry *out) {
     return true;
 }
 
-fm_status en_prefix_export(en_engine *e, int i, void *out, fm_error *err) {
+fm_status en_prefix_export(en_engine *e, int i, void *out, fm_error *err)
+{
     en_slot *slot;
     en_stored *stored;
     en_history *h = nth(e, i, &slot, &stored);
@@ -108,19 +115,15 @@ fm_status en_prefix_export(en_engine *e, int i, void *out, fm_error *err) {
     memcpy(p, h->ids, (size_t)h->n * sizeof *h->ids);
     p += (size_t)h->n * sizeof *h->ids;
     uint64_t kv_bytes = md_kv_bytes(e->model, h->n);
-    if (slot)
-        md_kv_export(slot->state, 0, h->n, p);
-    else if (kv_bytes)
-        memcpy(p, stored->kv, kv_bytes);
+    if (slot) md_kv_export(slot->state, 0, h->n, p);
+    else if (kv_bytes) memcpy(p, stored->kv, kv_bytes);
     p += kv_bytes;
     for (int s = 0; s < snapshots; s++) {
         int32_t length = s < h->n_snapshots ? h->snapshot[s].length : h->n;
         memcpy(p, &length, sizeof length);
         p += sizeof length;
-        if (s < h->n_snapshots)
-            memcpy(p, h->snapshot[s].bytes, e->snapshot_bytes);
-        else
-            md_snapshot_take(slot->state, p);
+        if (s < h->n_snapshots) memcpy(p, h->snapshot[s].bytes, e->snapshot_bytes);
+        else md_snapshot_take(slot->state, p);
         p += e->snapshot_bytes;
     }
     header head = {.fingerprint = fingerprint(e),
@@ -134,7 +137,8 @@ fm_status en_prefix_export(en_engine *e, int i, void *out, fm_error *err) {
 }
 
 static fm_status check_import(en_engine *e, const header *head, const char *data, size_t bytes,
-                              fm_error *err) {
+                              fm_error *err)
+{
     if (memcmp(head->magic, magic, sizeof magic) || head->bytes != bytes || head->n_ids < 1 ||
         head->n_snapshots < 0 || head->n_snapshots > EN_SNAPSHOTS + 1)
         return fm_fail(err, FM_E_FORMAT, "saved conversation: damaged or cut short");
@@ -154,7 +158,8 @@ static fm_status check_import(en_engine *e, const header *head, const char *data
 }
 
 /* Snapshots of the bytes at p into s; false when out of memory or out of order. */
-static bool read_snapshots(en_engine *e, en_stored *s, const char *p, int n) {
+static bool read_snapshots(en_engine *e, en_stored *s, const char *p, int n)
+{
     int before = 0;
     int skip = n > EN_SNAPSHOTS ? n - EN_SNAPSHOTS : 0;
     for (int i = 0; i < n; i++) {
@@ -176,7 +181,8 @@ static bool read_snapshots(en_engine *e, en_stored *s, const char *p, int n) {
 }
 
 fm_status en_prefix_import(en_engine *e, uint64_t scope, const void *data, size_t bytes,
-                           fm_error *err) {
+                           fm_error *err)
+{
     header head;
     if (bytes < sizeof head)
         return fm_fail(err, FM_E_FORMAT, "saved conversation: damaged or cut short");

@@ -10,13 +10,15 @@
 
 enum { TAIL_CHARACTERS = 200, WORDS_A_GRAM = 4 };
 
-static int by_value(const void *a, const void *b) {
+static int by_value(const void *a, const void *b)
+{
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return (x > y) - (x < y);
 }
 
 /* The last TAIL_CHARACTERS code points; malformed bytes count as characters of their own. */
-static int tail_characters(const char *text, size_t bytes, uint32_t *out) {
+static int tail_characters(const char *text, size_t bytes, uint32_t *out)
+{
     size_t start = bytes;
     int n = 0;
     while (start > 0 && n < TAIL_CHARACTERS) {
@@ -33,7 +35,8 @@ static int tail_characters(const char *text, size_t bytes, uint32_t *out) {
     return length;
 }
 
-double en_rep_tail(const char *text, size_t bytes) {
+double en_rep_tail(const char *text, size_t bytes)
+{
     uint32_t c[TAIL_CHARACTERS];
     int n = tail_characters(text, bytes, c), most = 0;
     for (int i = 0; i + 2 < n; i++) {
@@ -45,13 +48,15 @@ double en_rep_tail(const char *text, size_t bytes) {
     return n < 3 ? 0 : (double)most / (n - 2);
 }
 
-static uint64_t hash_word(const char *s, size_t n) {
+static uint64_t hash_word(const char *s, size_t n)
+{
     uint64_t h = 14695981039346656037u; /* FNV-1a */
     for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 1099511628211u;
     return h;
 }
 
-static size_t hash_words(const char *text, size_t bytes, uint64_t *out) {
+static size_t hash_words(const char *text, size_t bytes, uint64_t *out)
+{
     size_t n = 0;
     for (size_t i = 0; i < bytes;) {
         while (i < bytes && isspace((unsigned char)text[i])) i++;
@@ -62,7 +67,8 @@ static size_t hash_words(const char *text, size_t bytes, uint64_t *out) {
     return n;
 }
 
-double en_rep_words(const char *text, size_t bytes) {
+double en_rep_words(const char *text, size_t bytes)
+{
     uint64_t *h = bs_malloc((bytes / 2 + 2) * sizeof *h);
     if (!h) return -1;
     size_t words = hash_words(text, bytes, h);
@@ -82,7 +88,8 @@ double en_rep_words(const char *text, size_t bytes) {
     return 1.0 - (double)distinct / (double)grams;
 }
 
-double en_rep_loop(const int *tokens, int n, int max_period, int repeats) {
+double en_rep_loop(const int *tokens, int n, int max_period, int repeats)
+{
     int longest = 0;
     for (int period = 1; period <= max_period && period * repeats <= n; period++) {
         int length = period;
@@ -92,7 +99,8 @@ double en_rep_loop(const int *tokens, int n, int max_period, int repeats) {
     return n ? (double)longest / n : 0;
 }
 
-static double log_sum_exp(const float *x, int n) {
+static double log_sum_exp(const float *x, int n)
+{
     double most = x[0], sum = 0;
     for (int i = 1; i < n; i++)
         if (x[i] > most) most = x[i];
@@ -100,11 +108,13 @@ static double log_sum_exp(const float *x, int n) {
     return most + log(sum);
 }
 
-double en_log_prob(const float *logits, int n, int id) {
+double en_log_prob(const float *logits, int n, int id)
+{
     return logits[id] - log_sum_exp(logits, n);
 }
 
-double en_kl(const float *p, const float *q, int n) {
+double en_kl(const float *p, const float *q, int n)
+{
     double lp = log_sum_exp(p, n), lq = log_sum_exp(q, n), sum = 0;
     for (int i = 0; i < n; i++) sum += exp(p[i] - lp) * ((p[i] - lp) - (q[i] - lq));
     return sum < 0 ? 0 : sum;

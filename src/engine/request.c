@@ -7,11 +7,13 @@
 
 #include <string.h>
 
-en_request en_request_default(const en_engine *e) {
+en_request en_request_default(const en_engine *e)
+{
     return (en_request){.max_tokens = -1, .n = 1, .sampling = e->sampling, .logprobs = -1};
 }
 
-static void free_shared(en_shared *s) {
+static void free_shared(en_shared *s)
+{
     if (!s) return;
     for (int i = 0; s->set.stop && i < s->set.n_stop; i++) bs_free((char *)s->set.stop[i]);
     bs_free((void *)s->set.stop);
@@ -21,7 +23,8 @@ static void free_shared(en_shared *s) {
     bs_free(s);
 }
 
-static fm_status check_counts(const en_request *r, fm_error *err) {
+static fm_status check_counts(const en_request *r, fm_error *err)
+{
     if (!r->on_event) return fm_fail(err, FM_E_ARGUMENT, "request: on_event is missing");
     if (!r->prompt || r->n_prompt < 1)
         return fm_fail(err, FM_E_ARGUMENT, "request: the prompt is empty");
@@ -39,7 +42,8 @@ static fm_status check_counts(const en_request *r, fm_error *err) {
     return FM_OK;
 }
 
-static fm_status check_request(const en_engine *e, const en_request *r, fm_error *err) {
+static fm_status check_request(const en_engine *e, const en_request *r, fm_error *err)
+{
     fm_status status = check_counts(r, err);
     if (!status) status = en_sampling_check(&r->sampling, err);
     if (status) return status;
@@ -69,17 +73,17 @@ static fm_status check_request(const en_engine *e, const en_request *r, fm_error
     return status;
 }
 
-static void *copy_array(const void *from, int n, size_t size, bool *failed) {
+static void *copy_array(const void *from, int n, size_t size, bool *failed)
+{
     if (n < 1) return NULL;
     void *to = bs_calloc((size_t)n, size);
-    if (to)
-        memcpy(to, from, (size_t)n * size);
-    else
-        *failed = true;
+    if (to) memcpy(to, from, (size_t)n * size);
+    else *failed = true;
     return to;
 }
 
-static en_shared *copy_request(const en_request *r) {
+static en_shared *copy_request(const en_request *r)
+{
     en_shared *s = bs_calloc(1, sizeof *s);
     if (!s) return NULL;
     bool failed = false;
@@ -100,7 +104,8 @@ static en_shared *copy_request(const en_request *r) {
 }
 
 /* All choices of a request as a list; NULL when out of memory. */
-static en_choice *make_choices(en_shared *s) {
+static en_choice *make_choices(en_shared *s)
+{
     en_choice *first = NULL;
     for (int i = s->set.n - 1; i >= 0; i--) {
         en_choice *c = bs_calloc(1, sizeof *c);
@@ -123,12 +128,14 @@ static en_choice *make_choices(en_shared *s) {
     return first;
 }
 
-static void append(en_choice **list, en_choice *more) {
+static void append(en_choice **list, en_choice *more)
+{
     while (*list) list = &(*list)->next_choice;
     *list = more;
 }
 
-fm_status en_submit(en_engine *e, const en_request *r, uint64_t *id, fm_error *err) {
+fm_status en_submit(en_engine *e, const en_request *r, uint64_t *id, fm_error *err)
+{
     fm_status status = check_request(e, r, err);
     if (status) return status;
     en_shared *s = copy_request(r);
@@ -163,7 +170,8 @@ fm_status en_submit(en_engine *e, const en_request *r, uint64_t *id, fm_error *e
     return FM_OK;
 }
 
-void en_cancel(en_engine *e, uint64_t id) {
+void en_cancel(en_engine *e, uint64_t id)
+{
     pthread_mutex_lock(&e->lock);
     for (en_shared *s = e->live; s; s = s->next)
         if (s->id == id) s->cancelled = true;
@@ -171,7 +179,8 @@ void en_cancel(en_engine *e, uint64_t id) {
     pthread_mutex_unlock(&e->lock);
 }
 
-void en_take_arrivals(en_engine *e) {
+void en_take_arrivals(en_engine *e)
+{
     pthread_mutex_lock(&e->lock);
     en_choice *arrived = e->arrived;
     e->arrived = NULL;
@@ -179,7 +188,8 @@ void en_take_arrivals(en_engine *e) {
     append(&e->active, arrived);
 }
 
-void en_apply_cancels(en_engine *e) {
+void en_apply_cancels(en_engine *e)
+{
     for (en_choice *c = e->active; c; c = c->next_choice) {
         if (c->phase == EN_OVER) continue;
         pthread_mutex_lock(&e->lock);
@@ -189,7 +199,8 @@ void en_apply_cancels(en_engine *e) {
     }
 }
 
-static void unlink_live(en_engine *e, en_shared *s) {
+static void unlink_live(en_engine *e, en_shared *s)
+{
     pthread_mutex_lock(&e->lock);
     for (en_shared **at = &e->live; *at; at = &(*at)->next)
         if (*at == s) {
@@ -199,7 +210,8 @@ static void unlink_live(en_engine *e, en_shared *s) {
     pthread_mutex_unlock(&e->lock);
 }
 
-static void free_choice(en_engine *e, en_choice *c) {
+static void free_choice(en_engine *e, en_choice *c)
+{
     en_sampler_free(c->sampler);
     tx_stream_free(c->stream);
     bs_buf_free(&c->held);
@@ -210,7 +222,8 @@ static void free_choice(en_engine *e, en_choice *c) {
     bs_free(c);
 }
 
-void en_drop_finished(en_engine *e) {
+void en_drop_finished(en_engine *e)
+{
     for (en_choice **at = &e->active; *at;) {
         en_choice *c = *at;
         if (c->phase != EN_OVER) {

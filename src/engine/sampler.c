@@ -31,16 +31,19 @@ struct en_sampler {
     int n_distinct;
 };
 
-en_sampling en_sampling_default(void) {
+en_sampling en_sampling_default(void)
+{
     return (en_sampling){
         .top_p = 1.0f, .repeat_penalty = 1.0f, .repeat_last_n = -1, .temperature = 0};
 }
 
-static bool within(float x, float low, float high) {
+static bool within(float x, float low, float high)
+{
     return x >= low && x <= high; /* false for NaN */
 }
 
-fm_status en_sampling_check(const en_sampling *s, fm_error *err) {
+fm_status en_sampling_check(const en_sampling *s, fm_error *err)
+{
     const char *field = !within(s->temperature, 0, 100)           ? "temperature (0 to 100)"
                         : s->top_k < 0                            ? "top_k (0 or more)"
                         : !within(s->top_p, 0, 1)                 ? "top_p (0 to 1)"
@@ -54,11 +57,13 @@ fm_status en_sampling_check(const en_sampling *s, fm_error *err) {
     return field ? fm_fail(err, FM_E_ARGUMENT, "sampling: %s is out of range", field) : FM_OK;
 }
 
-static bool has_penalties(const en_sampling *s) {
+static bool has_penalties(const en_sampling *s)
+{
     return s->repeat_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
 }
 
-static bool take_memory(en_sampler *s, const en_bias *bias, int n_bias) {
+static bool take_memory(en_sampler *s, const en_bias *bias, int n_bias)
+{
     size_t vocab = (size_t)s->vocab;
     if (n_bias) {
         s->bias = bs_calloc((size_t)n_bias, sizeof *s->bias);
@@ -74,7 +79,8 @@ static bool take_memory(en_sampler *s, const en_bias *bias, int n_bias) {
 }
 
 fm_status en_sampler_create(const en_sampling *set, int vocab, const en_bias *bias, int n_bias,
-                            en_sampler **out, fm_error *err) {
+                            en_sampler **out, fm_error *err)
+{
     *out = NULL;
     fm_status status = en_sampling_check(set, err);
     if (status) return status;
@@ -97,7 +103,8 @@ fm_status en_sampler_create(const en_sampling *set, int vocab, const en_bias *bi
     return FM_OK;
 }
 
-void en_sampler_free(en_sampler *s) {
+void en_sampler_free(en_sampler *s)
+{
     if (!s) return;
     bs_free(s->bias);
     bs_free(s->history);
@@ -107,7 +114,8 @@ void en_sampler_free(en_sampler *s) {
     bs_free(s);
 }
 
-fm_status en_sampler_accept(en_sampler *s, int32_t id, bool generated, fm_error *err) {
+fm_status en_sampler_accept(en_sampler *s, int32_t id, bool generated, fm_error *err)
+{
     if (!s->stamp || id < 0 || id >= s->vocab) return FM_OK;
     if (s->n_history == s->history_capacity) {
         size_t capacity = s->history_capacity ? s->history_capacity * 2 : 256;
@@ -121,7 +129,8 @@ fm_status en_sampler_accept(en_sampler *s, int32_t id, bool generated, fm_error 
     return FM_OK;
 }
 
-static void apply_penalties(en_sampler *s, float *logits) {
+static void apply_penalties(en_sampler *s, float *logits)
+{
     for (int i = 0; i < s->n_bias; i++) logits[s->bias[i].id] += s->bias[i].bias;
     if (!s->stamp) return;
     size_t window = s->n_history;
@@ -132,10 +141,8 @@ static void apply_penalties(en_sampler *s, float *logits) {
         int32_t id = s->history[i];
         if (s->stamp[id] == s->round) continue;
         s->stamp[id] = s->round;
-        if (logits[id] > 0)
-            logits[id] /= s->set.repeat_penalty;
-        else
-            logits[id] *= s->set.repeat_penalty;
+        if (logits[id] > 0) logits[id] /= s->set.repeat_penalty;
+        else logits[id] *= s->set.repeat_penalty;
     }
     for (int i = 0; i < s->n_distinct; i++) {
         int32_t id = s->distinct[i];
@@ -145,7 +152,8 @@ static void apply_penalties(en_sampler *s, float *logits) {
 }
 
 /* The first of the largest logits; -1 when one is NaN or +infinity, -2 when all are -infinity. */
-static int32_t arg_max(const float *logits, int n) {
+static int32_t arg_max(const float *logits, int n)
+{
     int32_t best = -2;
     float top = -INFINITY;
     for (int i = 0; i < n; i++) {
@@ -158,16 +166,19 @@ static int32_t arg_max(const float *logits, int n) {
     return best;
 }
 
-static bool before(float la, int32_t ia, float lb, int32_t ib) {
+static bool before(float la, int32_t ia, float lb, int32_t ib)
+{
     return la > lb || (la == lb && ia < ib);
 }
 
-static int by_rank(const void *a, const void *b) {
+static int by_rank(const void *a, const void *b)
+{
     const candidate *x = a, *y = b;
     return before(x->logit, x->id, y->logit, y->id) ? -1 : 1;
 }
 
-static void sift_down(candidate *heap, int n, int i) {
+static void sift_down(candidate *heap, int n, int i)
+{
     for (;;) {
         int low = i;
         for (int c = 2 * i + 1; c <= 2 * i + 2 && c < n; c++)
@@ -181,7 +192,8 @@ static void sift_down(candidate *heap, int n, int i) {
 }
 
 /* The k best of all, unsorted, in a heap whose root is the worst of them. */
-static int select_top_k(candidate *list, const float *logits, int vocab, int k) {
+static int select_top_k(candidate *list, const float *logits, int vocab, int k)
+{
     int n = 0;
     for (int i = 0; i < vocab; i++) {
         if (logits[i] == -INFINITY) continue;
@@ -198,7 +210,8 @@ static int select_top_k(candidate *list, const float *logits, int vocab, int k) 
 }
 
 /* All tokens whose logit reaches `least`. */
-static int select_above(candidate *list, const float *logits, int vocab, float least) {
+static int select_above(candidate *list, const float *logits, int vocab, float least)
+{
     int n = 0;
     for (int i = 0; i < vocab; i++)
         if (logits[i] >= least && logits[i] > -INFINITY)
@@ -206,7 +219,8 @@ static int select_above(candidate *list, const float *logits, int vocab, float l
     return n;
 }
 
-static double weigh(candidate *list, int n, float top, float temperature) {
+static double weigh(candidate *list, int n, float top, float temperature)
+{
     double sum = 0;
     for (int i = 0; i < n; i++) {
         list[i].p = kn_expf((list[i].logit - top) / temperature);
@@ -216,7 +230,8 @@ static double weigh(candidate *list, int n, float top, float temperature) {
 }
 
 /* Cut a list sorted by rank to the smallest set that holds top_p of `total`. */
-static int cut_top_p(const candidate *list, int n, double total, double top_p) {
+static int cut_top_p(const candidate *list, int n, double total, double top_p)
+{
     double sum = 0;
     for (int i = 0; i < n; i++) {
         sum += list[i].p;
@@ -226,7 +241,8 @@ static int cut_top_p(const candidate *list, int n, double total, double top_p) {
 }
 
 /* A number in [0, 1) that depends on the seed and the number of the draw alone (splitmix64). */
-static double uniform(uint64_t seed, uint64_t draw) {
+static double uniform(uint64_t seed, uint64_t draw)
+{
     uint64_t z = seed * 0x9e3779b97f4a7c15u + (draw + 1) * 0xbf58476d1ce4e5b9u;
     for (int i = 0; i < 2; i++) {
         z += 0x9e3779b97f4a7c15u;
@@ -238,7 +254,8 @@ static double uniform(uint64_t seed, uint64_t draw) {
 }
 
 /* Fill s->list with what may be drawn, with weights; returns how many. */
-static int choose_candidates(en_sampler *s, const float *logits, float top) {
+static int choose_candidates(en_sampler *s, const float *logits, float top)
+{
     const en_sampling *set = &s->set;
     double total;
     int n;
@@ -273,11 +290,13 @@ static int choose_candidates(en_sampler *s, const float *logits, float top) {
     return n;
 }
 
-size_t en_sampler_scratch(int vocab) {
+size_t en_sampler_scratch(int vocab)
+{
     return (size_t)vocab * sizeof(candidate);
 }
 
-fm_status en_sampler_pick(en_sampler *s, float *logits, void *scratch, int32_t *id, fm_error *err) {
+fm_status en_sampler_pick(en_sampler *s, float *logits, void *scratch, int32_t *id, fm_error *err)
+{
     if (arg_max(logits, s->vocab) == -1)
         return fm_fail(err, FM_E_NUMERIC, "the model gave a logit that is not a number");
     apply_penalties(s, logits);
@@ -303,8 +322,8 @@ fm_status en_sampler_pick(en_sampler *s, float *logits, void *scratch, int32_t *
     return FM_OK; /* rounding left a crumb: the best token it is */
 }
 
-void en_logprobs(const float *logits, int vocab, int32_t id, float *logprob, en_logprob *top,
-                 int n) {
+void en_logprobs(const float *logits, int vocab, int32_t id, float *logprob, en_logprob *top, int n)
+{
     float max = -INFINITY;
     for (int i = 0; i < vocab; i++)
         if (logits[i] > max) max = logits[i];

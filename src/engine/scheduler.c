@@ -12,7 +12,8 @@ enum {
     LEAST_CHUNK = 16, /* but at least so many tokens */
 };
 
-void en_release_slot(en_engine *e, en_choice *c) {
+void en_release_slot(en_engine *e, en_choice *c)
+{
     en_slot *slot = c->slot;
     c->slot = NULL;
     slot->user = NULL;
@@ -20,7 +21,8 @@ void en_release_slot(en_engine *e, en_choice *c) {
     if (!e->options.keep_prefixes || c->request->set.no_cache) en_clear_slot(e, slot);
 }
 
-fm_status en_prepare_choice(en_engine *e, en_choice *c, fm_error *err) {
+fm_status en_prepare_choice(en_engine *e, en_choice *c, fm_error *err)
+{
     const en_request *r = &c->request->set;
     en_sampling sampling = r->sampling;
     sampling.seed += (uint64_t)c->index;
@@ -38,7 +40,8 @@ fm_status en_prepare_choice(en_engine *e, en_choice *c, fm_error *err) {
 }
 
 /* A later choice of a request waits until the first has computed the prompt that it can copy. */
-static bool sibling_computes(const en_engine *e, const en_choice *c) {
+static bool sibling_computes(const en_engine *e, const en_choice *c)
+{
     const en_request *r = &c->request->set;
     for (const en_choice *o = e->active; c->index > 0 && o; o = o->next_choice)
         if (o->request == c->request && o->phase == EN_PROMPT && o->fed < r->n_prompt - 1)
@@ -46,7 +49,8 @@ static bool sibling_computes(const en_engine *e, const en_choice *c) {
     return false;
 }
 
-static void admit(en_engine *e) {
+static void admit(en_engine *e)
+{
     for (en_choice *c = e->active; c; c = c->next_choice) {
         if (c->phase != EN_WAITING || sibling_computes(e, c)) continue;
         if (!en_take_slot(e, c)) return;
@@ -69,7 +73,8 @@ typedef struct pass {
     int n, rows, prompt_tokens, answers;
 } pass;
 
-static void add_answers(en_engine *e, pass *p) {
+static void add_answers(en_engine *e, pass *p)
+{
     for (en_choice *c = e->active; c; c = c->next_choice) {
         c->row = -1;
         c->feeding = 0;
@@ -81,7 +86,8 @@ static void add_answers(en_engine *e, pass *p) {
     }
 }
 
-static void add_prompt(en_engine *e, en_choice *c, int room, pass *p) {
+static void add_prompt(en_engine *e, en_choice *c, int room, pass *p)
+{
     const en_request *r = &c->request->set;
     int take = en_next_cut(e, c, c->fed, room);
     for (int i = 0; i < take; i++)
@@ -95,7 +101,8 @@ static void add_prompt(en_engine *e, en_choice *c, int room, pass *p) {
 }
 
 /* Prompts in turns: the one after the last that went first goes first now. */
-static void add_prompts(en_engine *e, pass *p) {
+static void add_prompts(en_engine *e, pass *p)
+{
     int prompts = 0;
     for (en_choice *c = e->active; c; c = c->next_choice) prompts += c->phase == EN_PROMPT;
     if (!prompts) return;
@@ -120,7 +127,8 @@ static void add_prompts(en_engine *e, pass *p) {
 }
 
 /* Tokens whose effect the state now holds join the slot's history. */
-static void remember(en_engine *e) {
+static void remember(en_engine *e)
+{
     for (en_choice *c = e->active; c; c = c->next_choice) {
         if (!c->feeding) continue;
         en_history *h = &c->slot->history;
@@ -131,7 +139,8 @@ static void remember(en_engine *e) {
     }
 }
 
-static void deliver(en_engine *e) {
+static void deliver(en_engine *e)
+{
     int vocab = md_describe(e->model)->vocab;
     for (en_choice *c = e->active; c; c = c->next_choice) {
         if (!c->feeding) continue;
@@ -144,7 +153,8 @@ static void deliver(en_engine *e) {
 }
 
 /* A pass that failed: its choices end, and slots whose state was reset are empty. */
-static void fail_pass(en_engine *e, const fm_error *err) {
+static void fail_pass(en_engine *e, const fm_error *err)
+{
     for (en_choice *c = e->active; c; c = c->next_choice) {
         if (!c->feeding) continue;
         en_slot *slot = c->slot;
@@ -154,7 +164,8 @@ static void fail_pass(en_engine *e, const fm_error *err) {
     }
 }
 
-static void count(en_engine *e, const pass *p, double seconds) {
+static void count(en_engine *e, const pass *p, double seconds)
+{
     xp_stats now = {0};
     if (e->experts) xp_get_stats(e->experts, &now);
     pthread_mutex_lock(&e->lock);
@@ -172,7 +183,8 @@ static void count(en_engine *e, const pass *p, double seconds) {
     pthread_mutex_unlock(&e->lock);
 }
 
-int en_step(en_engine *e) {
+int en_step(en_engine *e)
+{
     en_take_arrivals(e);
     en_apply_cancels(e);
     en_drop_finished(e);
@@ -201,7 +213,8 @@ int en_step(en_engine *e) {
     return left;
 }
 
-void en_wait(en_engine *e, int ms) {
+void en_wait(en_engine *e, int ms)
+{
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     if (ms >= 0) {
@@ -221,7 +234,8 @@ void en_wait(en_engine *e, int ms) {
     pthread_mutex_unlock(&e->lock);
 }
 
-void en_wake(en_engine *e) {
+void en_wake(en_engine *e)
+{
     pthread_mutex_lock(&e->lock);
     e->awake = true;
     pthread_cond_broadcast(&e->work);

@@ -2,7 +2,8 @@
 #include "engine/internal.h"
 
 static fm_status check_score(const en_engine *e, const int32_t *ids, int n, int *chunk,
-                             fm_error *err) {
+                             fm_error *err)
+{
     int vocab = md_describe(e->model)->vocab;
     if (n < 1) return fm_fail(err, FM_E_ARGUMENT, "no token to score");
     if (n > e->plan.context)
@@ -22,7 +23,8 @@ static fm_status check_score(const en_engine *e, const int32_t *ids, int n, int 
 }
 
 fm_status en_score(en_engine *e, const int32_t *ids, int n, int chunk, en_score_fn *fn, void *arg,
-                   fm_error *err) {
+                   fm_error *err)
+{
     fm_status status = check_score(e, ids, n, &chunk, err);
     if (status) return status;
     en_slot *slot = &e->slots[0];

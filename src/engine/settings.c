@@ -4,12 +4,14 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-static void read_float(const json_t *config, const char *name, float *out) {
+static void read_float(const json_t *config, const char *name, float *out)
+{
     const json_t *v = json_object_get(config, name);
     if (json_is_number(v)) *out = (float)json_number_value(v);
 }
 
-fm_status en_read_sampling(const char *dir, en_sampling *out, fm_error *err) {
+fm_status en_read_sampling(const char *dir, en_sampling *out, fm_error *err)
+{
     *out = en_sampling_default();
     char *path = bs_path_join(dir, "generation_config.json");
     if (!path) return fm_fail_nomem(err, "reading generation_config.json");

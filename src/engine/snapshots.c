@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-static bool wants_snapshots(const en_engine *e, const en_choice *c) {
+static bool wants_snapshots(const en_engine *e, const en_choice *c)
+{
     const en_request *r = &c->request->set;
     return e->snapshot_bytes && !r->no_cache && (e->options.keep_prefixes || r->n > 1);
 }
@@ -16,7 +17,8 @@ static bool wants_snapshots(const en_engine *e, const en_choice *c) {
  * be computed again when the same prompt comes back; a little earlier, because templates write the
  * end of a prompt differently once it is followed by an answer; and at long regular distances, for
  * prompts that share their beginning only. */
-static int next_position(const en_choice *c, int from) {
+static int next_position(const en_choice *c, int from)
+{
     int n = c->request->set.n_prompt;
     int regular = (from / EN_BLOCK + 1) * EN_BLOCK;
     int tail = (n - 9) / EN_TAIL * EN_TAIL;
@@ -26,7 +28,8 @@ static int next_position(const en_choice *c, int from) {
     return next;
 }
 
-int en_next_cut(const en_engine *e, const en_choice *c, int from, int most) {
+int en_next_cut(const en_engine *e, const en_choice *c, int from, int most)
+{
     int left = c->request->set.n_prompt - from;
     if (left > most) left = most;
     if (!wants_snapshots(e, c)) return left;
@@ -34,13 +37,15 @@ int en_next_cut(const en_engine *e, const en_choice *c, int from, int most) {
     return distance > 0 && distance < left ? distance : left;
 }
 
-bool en_snapshot_due(const en_engine *e, const en_choice *c) {
+bool en_snapshot_due(const en_engine *e, const en_choice *c)
+{
     int before = c->fed - c->feeding;
     return wants_snapshots(e, c) && c->fed == next_position(c, before) &&
            c->fed < c->request->set.n_prompt;
 }
 
-static void free_snapshot(en_engine *e, en_history *h, int i) {
+static void free_snapshot(en_engine *e, en_history *h, int i)
+{
     bs_pages_free(h->snapshot[i].bytes, e->snapshot_bytes);
     e->prefix_used -= e->snapshot_bytes;
     h->n_snapshots--;
@@ -48,13 +53,15 @@ static void free_snapshot(en_engine *e, en_history *h, int i) {
             (size_t)(h->n_snapshots - i) * sizeof h->snapshot[0]);
 }
 
-void en_drop_snapshots(en_engine *e, en_history *h, int beyond) {
+void en_drop_snapshots(en_engine *e, en_history *h, int beyond)
+{
     while (h->n_snapshots && h->snapshot[h->n_snapshots - 1].length > beyond)
         free_snapshot(e, h, h->n_snapshots - 1);
 }
 
 /* Drop the snapshot whose neighbours are closest; the last two stay unless `all` may go. */
-static bool thin(en_engine *e, en_history *h, bool all) {
+static bool thin(en_engine *e, en_history *h, bool all)
+{
     int n = all ? h->n_snapshots : h->n_snapshots - 2;
     if (n < 1) return false;
     int best = 0, least = -1;
@@ -71,7 +78,8 @@ static bool thin(en_engine *e, en_history *h, bool all) {
 }
 
 /* The idle slot whose conversation is oldest and has a snapshot to give. */
-static en_history *oldest_idle(en_engine *e, const en_history *keep) {
+static en_history *oldest_idle(en_engine *e, const en_history *keep)
+{
     en_history *oldest = NULL;
     for (int i = 0; i < e->options.parallel; i++) {
         en_history *h = &e->slots[i].history;
@@ -81,7 +89,8 @@ static en_history *oldest_idle(en_engine *e, const en_history *keep) {
     return oldest;
 }
 
-bool en_make_room(en_engine *e, en_history *keep, uint64_t bytes) {
+bool en_make_room(en_engine *e, en_history *keep, uint64_t bytes)
+{
     if (bytes > e->plan.prefix_bytes) return false;
     while (e->prefix_used + bytes > e->plan.prefix_bytes) {
         if (en_drop_oldest_stored(e)) continue;
@@ -91,7 +100,8 @@ bool en_make_room(en_engine *e, en_history *keep, uint64_t bytes) {
     return true;
 }
 
-void en_take_snapshot(en_engine *e, en_slot *slot) {
+void en_take_snapshot(en_engine *e, en_slot *slot)
+{
     en_history *h = &slot->history;
     if (h->n_snapshots && h->snapshot[h->n_snapshots - 1].length == h->n) return;
     if (h->n_snapshots == EN_SNAPSHOTS) thin(e, h, false);
@@ -104,7 +114,8 @@ void en_take_snapshot(en_engine *e, en_slot *slot) {
 }
 
 int en_usable_prefix(const en_engine *e, const en_history *h, int common, bool live,
-                     const void **snapshot) {
+                     const void **snapshot)
+{
     *snapshot = NULL;
     if (!e->snapshot_bytes || (live && common == h->n)) return common;
     for (int i = h->n_snapshots - 1; i >= 0; i--)

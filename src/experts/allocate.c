@@ -13,12 +13,14 @@ typedef struct coverage {
     uint64_t *covered;
 } coverage;
 
-static int falling(const void *a, const void *b) {
+static int falling(const void *a, const void *b)
+{
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return (x < y) - (x > y);
 }
 
-static bool coverage_of(coverage *c, const uint64_t *counts) {
+static bool coverage_of(coverage *c, const uint64_t *counts)
+{
     size_t row = (size_t)c->n_experts + 1;
     c->covered = bs_calloc((size_t)c->n_layers * row, sizeof *c->covered);
     if (!c->covered) return false;
@@ -31,14 +33,16 @@ static bool coverage_of(coverage *c, const uint64_t *counts) {
     return true;
 }
 
-static double miss_at(const coverage *c, int layer, int slots) {
+static double miss_at(const coverage *c, int layer, int slots)
+{
     const uint64_t *sum = c->covered + (size_t)layer * ((size_t)c->n_experts + 1);
     uint64_t total = sum[c->n_experts];
     return total ? 1.0 - (double)sum[slots] / (double)total : 0.0;
 }
 
 /* An even start whose sum is the budget, as far as the limits allow. */
-static void start_even(const coverage *c, int budget, int least, int *slots) {
+static void start_even(const coverage *c, int budget, int least, int *slots)
+{
     int even = budget / c->n_layers;
     if (even < least) even = least;
     if (even > c->n_experts) even = c->n_experts;
@@ -57,7 +61,8 @@ static void start_even(const coverage *c, int budget, int least, int *slots) {
     }
 }
 
-static bool move_one(const coverage *c, int least, int *slots) {
+static bool move_one(const coverage *c, int least, int *slots)
+{
     int donor = 0, taker = 0;
     double cost = INFINITY, gain = -1;
     for (int l = 0; l < c->n_layers; l++) {
@@ -74,7 +79,8 @@ static bool move_one(const coverage *c, int least, int *slots) {
 }
 
 fm_status xp_allocate(const uint64_t *counts, int n_layers, int n_experts, int budget, int least,
-                      int *slots, double *miss_rate, int *moves, fm_error *err) {
+                      int *slots, double *miss_rate, int *moves, fm_error *err)
+{
     if (n_layers < 1 || n_experts < 1 || budget < 0 || least < 0)
         return fm_fail(err, FM_E_ARGUMENT, "cannot divide %d slots over %d layers of %d experts",
                        budget, n_layers, n_experts);
@@ -90,12 +96,14 @@ fm_status xp_allocate(const uint64_t *counts, int n_layers, int n_experts, int b
     return FM_OK;
 }
 
-static int clamp(int n, int low, int high) {
+static int clamp(int n, int low, int high)
+{
     return n < low ? low : n > high ? high : n;
 }
 
 void xp_allocate_by_seen(const int *seen, int n_layers, int n_experts, int budget, int least,
-                         int *slots) {
+                         int *slots)
+{
     double sum = 0;
     if (least > n_experts) least = n_experts;
     for (int l = 0; l < n_layers; l++) {

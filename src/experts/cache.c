@@ -9,7 +9,8 @@
 /* --- slots and their reads ----------------------------------------------------------------------
  */
 
-void xp_settle(xp_cache *c, int s) {
+void xp_settle(xp_cache *c, int s)
+{
     xp_slot *slot = &c->slots[s];
     if (!slot->job) return;
     int state = atomic_load_explicit(&slot->job->state, memory_order_acquire);
@@ -20,7 +21,8 @@ void xp_settle(xp_cache *c, int s) {
     xp_res_set_busy(c->residency, s, false);
 }
 
-static xp_job *free_job(xp_cache *c) {
+static xp_job *free_job(xp_cache *c)
+{
     for (;;) {
         xp_job *flying[XP_MAX_JOBS];
         for (int i = 0; i < XP_MAX_JOBS; i++) {
@@ -35,7 +37,8 @@ static xp_job *free_job(xp_cache *c) {
     }
 }
 
-void xp_read_into(xp_cache *c, int s, int layer, int expert, bool hint) {
+void xp_read_into(xp_cache *c, int s, int layer, int expert, bool hint)
+{
     xp_slot *slot = &c->slots[s];
     xp_job *job = free_job(c);
     xp_placement place;
@@ -52,7 +55,8 @@ void xp_read_into(xp_cache *c, int s, int layer, int expert, bool hint) {
     xp_reader_submit(c->reader, job);
 }
 
-void xp_finish_read(xp_cache *c, int s) {
+void xp_finish_read(xp_cache *c, int s)
+{
     xp_slot *slot = &c->slots[s];
     if (!slot->job) return;
     if (xp_reader_cancel(c->reader, slot->job)) {
@@ -69,7 +73,8 @@ void xp_finish_read(xp_cache *c, int s) {
 
 /* The layer they were made for has its picks: guesses that were not started are taken back, and
  * those that failed are forgotten (nobody asked for them). */
-static void end_guesses(xp_cache *c) {
+static void end_guesses(xp_cache *c)
+{
     int flying = 0;
     for (int i = 0; i < c->n_guesses; i++) {
         int s = c->guesses[i];
@@ -92,11 +97,13 @@ static void end_guesses(xp_cache *c) {
 
 enum { ENOUGH_GUESSES = 256 };
 
-bool xp_wants_hints(const xp_cache *c) {
+bool xp_wants_hints(const xp_cache *c)
+{
     return c->options.prefetch > 0 && !c->lazy;
 }
 
-void xp_hint(xp_cache *c, int layer, const int *experts, int n) {
+void xp_hint(xp_cache *c, int layer, const int *experts, int n)
+{
     if (!xp_wants_hints(c)) return;
     if (c->options.prefetch_may_stop &&
         c->stats.prefetch_wasted > 3 * c->stats.prefetch_useful + ENOUGH_GUESSES) {
@@ -119,11 +126,13 @@ void xp_hint(xp_cache *c, int layer, const int *experts, int n) {
 /* --- tickets ------------------------------------------------------------------------------------
  */
 
-int xp_max_held(const xp_cache *c, int layer) {
+int xp_max_held(const xp_cache *c, int layer)
+{
     return xp_res_max_held(c->residency, layer);
 }
 
-void xp_begin_step(xp_cache *c, int tokens, bool prefill) {
+void xp_begin_step(xp_cache *c, int tokens, bool prefill)
+{
     if (!c->lazy && !c->wanted.fixed && xp_pressure_look(&c->pressure)) {
         c->pressure.done = true;
         xp_shrink(c, 1.0 / 8);
@@ -133,7 +142,8 @@ void xp_begin_step(xp_cache *c, int tokens, bool prefill) {
 }
 
 static fm_status check_request(const xp_cache *c, int layer, const int *experts, int n,
-                               fm_error *err) {
+                               fm_error *err)
+{
     if (layer < 0 || layer >= c->source.n_layers)
         return fm_fail(err, FM_E_ARGUMENT, "MoE layer %d of %d", layer, c->source.n_layers);
     int most = xp_max_held(c, layer);
@@ -148,21 +158,21 @@ static fm_status check_request(const xp_cache *c, int layer, const int *experts,
 }
 
 /* A ticket for an expert that has a slot already: there, on its way, or failed before. */
-static bool use_resident(xp_cache *c, int layer, int expert, int s) {
+static bool use_resident(xp_cache *c, int layer, int expert, int s)
+{
     xp_slot *slot = &c->slots[s];
     xp_settle(c, s);
     if (slot->guess) c->stats.prefetch_useful++;
     slot->guess = false;
     if (slot->loaded) return true;
-    if (slot->job)
-        xp_reader_promote(c->reader, slot->job);
-    else
-        xp_read_into(c, s, layer, expert, false);
+    if (slot->job) xp_reader_promote(c->reader, slot->job);
+    else xp_read_into(c, s, layer, expert, false);
     return false;
 }
 
 /* Slots that are being read ahead of demand cannot be taken until their reads end. */
-static void await_reads_ahead(xp_cache *c) {
+static void await_reads_ahead(xp_cache *c)
+{
     for (int i = 0; i < c->n_guesses + c->fills.n_flying; i++) {
         int s = i < c->n_guesses ? c->guesses[i] : c->fills.flying[i - c->n_guesses];
         if (c->slots[s].job) xp_reader_wait(c->reader, c->slots[s].job);
@@ -170,7 +180,8 @@ static void await_reads_ahead(xp_cache *c) {
     }
 }
 
-static bool find_slots(xp_cache *c, int layer, const int *experts, const int *picks, int n) {
+static bool find_slots(xp_cache *c, int layer, const int *experts, const int *picks, int n)
+{
     int *slots = c->scratch_slots;
     if (xp_res_acquire(c->residency, layer, experts, picks, n, slots, c->scratch_hits)) return true;
     await_reads_ahead(c);
@@ -178,7 +189,8 @@ static bool find_slots(xp_cache *c, int layer, const int *experts, const int *pi
 }
 
 fm_status xp_acquire(xp_cache *c, int layer, const int *experts, const int *picks, int n,
-                     xp_ticket *tickets, fm_error *err) {
+                     xp_ticket *tickets, fm_error *err)
+{
     fm_status status = check_request(c, layer, experts, n, err);
     if (status) return status;
     if (c->wanted.fixed) {
@@ -204,17 +216,18 @@ fm_status xp_acquire(xp_cache *c, int layer, const int *experts, const int *pick
 }
 
 /* A packed record is checked the first time it is used. A bad one counts as not loaded. */
-static bool is_damaged(xp_cache *c, xp_slot *slot, int layer, int expert) {
+static bool is_damaged(xp_cache *c, xp_slot *slot, int layer, int expert)
+{
     if (!c->pack) return false;
     bool *unchecked = &c->unchecked[c->first_record[layer] + (size_t)expert];
     if (*unchecked && xp_pack_check(c->pack, layer, expert, slot->memory, NULL))
         slot->loaded = false;
-    else
-        *unchecked = false;
+    else *unchecked = false;
     return *unchecked;
 }
 
-int xp_ready(xp_cache *c, xp_ticket *tickets, int n) {
+int xp_ready(xp_cache *c, xp_ticket *tickets, int n)
+{
     xp_reader_poll(c->reader);
     for (int i = 0; i < n; i++) {
         xp_ticket *t = &tickets[i];
@@ -235,15 +248,15 @@ int xp_ready(xp_cache *c, xp_ticket *tickets, int n) {
 }
 
 /* The first ticket whose read has failed: its error. */
-static fm_status find_failure(xp_cache *c, const xp_ticket *tickets, int n, fm_error *err) {
+static fm_status find_failure(xp_cache *c, const xp_ticket *tickets, int n, fm_error *err)
+{
     for (int i = 0; i < n; i++) {
         if (tickets[i].taken) continue;
         xp_slot *slot = &c->slots[tickets[i].slot];
         if (slot->loaded) continue;
         if (slot->job && atomic_load(&slot->job->state) != XP_JOB_FAILED) continue;
         fm_error found = {.code = FM_E_IO, .message = "its read has failed before"};
-        if (slot->job)
-            found = slot->job->error;
+        if (slot->job) found = slot->job->error;
         else if (c->pack) /* it came, and it is damaged: say so in full */
             xp_pack_check(c->pack, tickets[i].layer, tickets[i].expert, slot->memory, &found);
         xp_settle(c, tickets[i].slot);
@@ -253,7 +266,8 @@ static fm_status find_failure(xp_cache *c, const xp_ticket *tickets, int n, fm_e
     return FM_OK;
 }
 
-fm_status xp_wait(xp_cache *c, xp_ticket *tickets, int n, int *index, fm_error *err) {
+fm_status xp_wait(xp_cache *c, xp_ticket *tickets, int n, int *index, fm_error *err)
+{
     for (;;) {
         *index = xp_ready(c, tickets, n);
         if (*index >= 0) return FM_OK;
@@ -270,7 +284,8 @@ fm_status xp_wait(xp_cache *c, xp_ticket *tickets, int n, int *index, fm_error *
     }
 }
 
-void xp_release(xp_cache *c, xp_ticket *tickets, int n) {
+void xp_release(xp_cache *c, xp_ticket *tickets, int n)
+{
     for (int i = 0; i < n; i++) {
         int s = tickets[i].slot;
         if (s < 0) continue;
@@ -284,21 +299,25 @@ void xp_release(xp_cache *c, xp_ticket *tickets, int n) {
     if (xp_preload_pending(c)) xp_fill_step(c);
 }
 
-bool xp_is_resident(const xp_cache *c, int layer, int expert) {
+bool xp_is_resident(const xp_cache *c, int layer, int expert)
+{
     int s = xp_res_slot_of(c->residency, layer, expert);
     return s >= 0 && c->slots[s].loaded;
 }
 
-bool xp_is_coming(const xp_cache *c, int layer, int expert) {
+bool xp_is_coming(const xp_cache *c, int layer, int expert)
+{
     int s = xp_res_slot_of(c->residency, layer, expert);
     return s >= 0 && c->slots[s].job;
 }
 
-void xp_order(const xp_cache *c, int layer, int *experts, int *picks, int n) {
+void xp_order(const xp_cache *c, int layer, int *experts, int *picks, int n)
+{
     xp_res_order(c->residency, layer, experts, picks, n);
 }
 
-void xp_get_stats(const xp_cache *c, xp_stats *out) {
+void xp_get_stats(const xp_cache *c, xp_stats *out)
+{
     *out = c->stats;
     out->bytes_read = xp_reader_bytes(c->reader);
     out->reads = xp_reader_reads(c->reader);

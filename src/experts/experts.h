@@ -19,7 +19,7 @@
 
 /* --- where the bytes are: made by the model from the checkpoint's names ---------------------- */
 
-enum { XP_GATE, XP_UP, XP_DOWN, XP_PROJECTIONS };        /* order in a record: order of use */
+enum { XP_GATE, XP_UP, XP_DOWN, XP_PROJECTIONS };           /* order in a record: order of use */
 enum { XP_CODES, XP_SCALES, XP_BIASES, XP_BIAS, XP_PARTS }; /* XP_BIAS: the Linear bias [rows] */
 
 typedef struct xp_range {
@@ -65,16 +65,16 @@ typedef enum xp_policy { XP_LFRU, XP_LRU, XP_LCP } xp_policy;
 typedef enum xp_io { XP_IO_AUTO, XP_IO_URING, XP_IO_PREAD } xp_io;
 
 typedef struct xp_options {
-    uint64_t slot_bytes;   /* memory for slots in all; used when capacity < 0 */
-    int capacity;          /* slots a layer, fixed; 0: read every time (the seed's lazy); -1: automatic */
+    uint64_t slot_bytes; /* memory for slots in all; used when capacity < 0 */
+    int capacity; /* slots a layer, fixed; 0: read every time (the seed's lazy); -1: automatic */
     xp_policy policy;
     xp_io io;
-    bool buffered;         /* through the page cache instead of O_DIRECT */
-    int prefetch;          /* hinted experts a layer at most; 0 or less: off */
+    bool buffered;          /* through the page cache instead of O_DIRECT */
+    int prefetch;           /* hinted experts a layer at most; 0 or less: off */
     bool prefetch_may_stop; /* stop by itself when it reads more for nothing than it saves */
-    int io_threads, depth; /* 0: defaults, or what `tune` stored */
-    const char *pack_dir;  /* a packed store to read instead of the original files, or NULL */
-    bool lock;             /* mlock the slots */
+    int io_threads, depth;  /* 0: defaults, or what `tune` stored */
+    const char *pack_dir;   /* a packed store to read instead of the original files, or NULL */
+    bool lock;              /* mlock the slots */
 } xp_options;
 
 typedef struct xp_cache xp_cache;
@@ -84,18 +84,19 @@ typedef struct xp_cache xp_cache;
 uint64_t xp_slot_bytes(const xp_source *source, int layer, const xp_options *options);
 uint64_t xp_floor_bytes(const xp_source *source, const xp_options *options);
 
-fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache **out, fm_error *err);
+fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache **out,
+                  fm_error *err);
 void xp_close(xp_cache *cache);
 
 /* --- the five calls ------------------------------------------------------------------------- */
 
 typedef struct xp_ticket {
     int layer, expert;
-    int slot;         /* of this room */
-    bool hit;         /* was resident when asked for */
-    bool missing;     /* fixed set only (fixed.h): not resident, will not be read */
-    bool taken;       /* xp_ready or xp_wait has handed it out */
-    xp_expert view;   /* valid once taken */
+    int slot;       /* of this room */
+    bool hit;       /* was resident when asked for */
+    bool missing;   /* fixed set only (fixed.h): not resident, will not be read */
+    bool taken;     /* xp_ready or xp_wait has handed it out */
+    xp_expert view; /* valid once taken */
 } xp_ticket;
 
 /* How many distinct experts of a layer may be held by tickets at once. A caller with more (a
@@ -109,9 +110,9 @@ enum { XP_PREFILL_FROM = 16 };
  * read now must not flush the decode set. */
 void xp_begin_step(xp_cache *cache, int tokens, bool prefill);
 
-/* Put experts that are in memory first, otherwise keeping the order; picks (may be NULL) moves along.
- * A caller that works in waves calls it once before the first: what is there is then used before
- * later waves can evict it. */
+/* Put experts that are in memory first, otherwise keeping the order; picks (may be NULL) moves
+ * along. A caller that works in waves calls it once before the first: what is there is then used
+ * before later waves can evict it. */
 void xp_order(const xp_cache *cache, int layer, int *experts, int *picks, int n);
 
 /* Ask for n distinct experts of a layer; picks[i] says how many tokens of the step chose
@@ -130,8 +131,8 @@ fm_status xp_wait(xp_cache *cache, xp_ticket *tickets, int n, int *index, fm_err
 /* Give all tickets back; reads still flying are finished or dropped first. */
 void xp_release(xp_cache *cache, xp_ticket *tickets, int n);
 
-/* Experts that the layer will probably want, best first. They are read once no demanded read is left,
- * and taken back when the layer has its picks before they were started. May do nothing. */
+/* Experts that the layer will probably want, best first. They are read once no demanded read is
+ * left, and taken back when the layer has its picks before they were started. May do nothing. */
 void xp_hint(xp_cache *cache, int layer, const int *experts, int n);
 bool xp_wants_hints(const xp_cache *cache);
 
@@ -141,13 +142,13 @@ bool xp_is_coming(const xp_cache *cache, int layer, int expert); /* its read is 
 /* --- statistics ------------------------------------------------------------------------------- */
 
 typedef struct xp_stats {
-    uint64_t hits, misses;              /* distinct experts asked for a step and layer */
+    uint64_t hits, misses; /* distinct experts asked for a step and layer */
     uint64_t prefetch_useful, prefetch_wasted;
-    uint64_t bytes_read, reads;         /* from the files, all of it: demand, hints, padding */
-    uint64_t exposed_ns;                /* time xp_wait stood still */
-    uint64_t slot_bytes;                /* memory held for slots */
+    uint64_t bytes_read, reads; /* from the files, all of it: demand, hints, padding */
+    uint64_t exposed_ns;        /* time xp_wait stood still */
+    uint64_t slot_bytes;        /* memory held for slots */
     int slots;
-    int shrunk_slots;                   /* given back because memory ran short (pressure.h) */
+    int shrunk_slots; /* given back because memory ran short (pressure.h) */
     bool direct_io;
     xp_io io;
     xp_policy policy;

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-static bool grow(xp_fills *f, int more) {
+static bool grow(xp_fills *f, int more)
+{
     if (f->n + more <= f->capacity) return true;
     int capacity = 2 * (f->n + more);
     xp_fill *queue = bs_realloc(f->queue, (size_t)capacity, sizeof *queue);
@@ -16,7 +17,8 @@ static bool grow(xp_fills *f, int more) {
     return true;
 }
 
-fm_status xp_preload(xp_cache *c, int layer, const int *experts, int n, fm_error *err) {
+fm_status xp_preload(xp_cache *c, int layer, const int *experts, int n, fm_error *err)
+{
     xp_fills *f = &c->fills;
     if (c->lazy) return FM_OK; /* nothing stays */
     if (!grow(f, n)) return fm_fail_nomem(err, "preloading experts");
@@ -24,11 +26,13 @@ fm_status xp_preload(xp_cache *c, int layer, const int *experts, int n, fm_error
     return FM_OK;
 }
 
-int xp_preload_pending(const xp_cache *c) {
+int xp_preload_pending(const xp_cache *c)
+{
     return c->fills.n - c->fills.next + c->fills.n_flying;
 }
 
-static void forget_finished(xp_cache *c) {
+static void forget_finished(xp_cache *c)
+{
     xp_fills *f = &c->fills;
     int flying = 0;
     for (int i = 0; i < f->n_flying; i++) {
@@ -38,7 +42,8 @@ static void forget_finished(xp_cache *c) {
     f->n_flying = flying;
 }
 
-void xp_fill_step(xp_cache *c) {
+void xp_fill_step(xp_cache *c)
+{
     xp_fills *f = &c->fills;
     forget_finished(c);
     while (f->n_flying < XP_MAX_FILLS && f->next < f->n) {
@@ -54,7 +59,8 @@ void xp_fill_step(xp_cache *c) {
 
 /* A failed preload is not an error of the model: the slot is given back, and demand would meet the
  * same read again and report it. Here it is reported, since the caller waits for all. */
-fm_status xp_preload_finish(xp_cache *c, fm_error *err) {
+fm_status xp_preload_finish(xp_cache *c, fm_error *err)
+{
     xp_fills *f = &c->fills;
     fm_status status = FM_OK;
     while (xp_preload_pending(c)) {
@@ -76,19 +82,23 @@ fm_status xp_preload_finish(xp_cache *c, fm_error *err) {
     return status;
 }
 
-void xp_fill_close(xp_cache *c) {
+void xp_fill_close(xp_cache *c)
+{
     bs_free(c->fills.queue);
 }
 
-int xp_pin(xp_cache *c, int layer, const int *experts, int n) {
+int xp_pin(xp_cache *c, int layer, const int *experts, int n)
+{
     return c->lazy ? 0 : xp_res_keep(c->residency, layer, experts, n);
 }
 
-bool xp_is_pinned(const xp_cache *c, int layer, int expert) {
+bool xp_is_pinned(const xp_cache *c, int layer, int expert)
+{
     return xp_res_is_kept(c->residency, layer, expert);
 }
 
-void xp_export(const xp_cache *c, int layer, xp_saved_layer *out) {
+void xp_export(const xp_cache *c, int layer, xp_saved_layer *out)
+{
     const xp_clock *clock = xp_res_clock(c->residency);
     out->step = clock->steps;
     out->n_cached = xp_res_rank(c->residency, layer, out->cached);
@@ -100,7 +110,8 @@ void xp_export(const xp_cache *c, int layer, xp_saved_layer *out) {
     }
 }
 
-fm_status xp_import(xp_cache *c, int layer, const xp_saved_layer *saved, fm_error *err) {
+fm_status xp_import(xp_cache *c, int layer, const xp_saved_layer *saved, fm_error *err)
+{
     const xp_clock *clock = xp_res_clock(c->residency);
     for (int e = 0; e < c->source.layers[layer].n_experts; e++) {
         if (!saved->last_active[e]) continue;

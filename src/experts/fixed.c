@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-static bool prepare(xp_cache *c) {
+static bool prepare(xp_cache *c)
+{
     xp_wanted *w = &c->wanted;
     if (w->picks) return true;
     for (int l = 0; l < c->source.n_layers; l++)
@@ -17,19 +18,22 @@ static bool prepare(xp_cache *c) {
     return w->picks && w->stand_in && w->rank;
 }
 
-static uint32_t *picks_of(const xp_cache *c, int layer) {
+static uint32_t *picks_of(const xp_cache *c, int layer)
+{
     return c->wanted.picks + (size_t)layer * (size_t)c->wanted.most;
 }
 
 /* The seed shows slot 0's expert for a missing one: its best-ranked. */
-static void choose_stand_ins(xp_cache *c) {
+static void choose_stand_ins(xp_cache *c)
+{
     for (int l = 0; l < c->source.n_layers; l++) {
         int n = xp_res_rank(c->residency, l, c->wanted.rank);
         c->wanted.stand_in[l] = n ? c->wanted.rank[0] : -1;
     }
 }
 
-fm_status xp_set_fixed(xp_cache *c, xp_fixed fixed, fm_error *err) {
+fm_status xp_set_fixed(xp_cache *c, xp_fixed fixed, fm_error *err)
+{
     if (fixed && c->lazy)
         return fm_fail(err, FM_E_ARGUMENT, "a fixed resident set needs a capacity above 0");
     if (fixed && !prepare(c)) {
@@ -41,14 +45,16 @@ fm_status xp_set_fixed(xp_cache *c, xp_fixed fixed, fm_error *err) {
     return FM_OK;
 }
 
-void xp_fixed_close(xp_cache *c) {
+void xp_fixed_close(xp_cache *c)
+{
     bs_free(c->wanted.picks);
     bs_free(c->wanted.stand_in);
     bs_free(c->wanted.rank);
     c->wanted = (xp_wanted){0};
 }
 
-static int resident_slot(xp_cache *c, int layer, int expert) {
+static int resident_slot(xp_cache *c, int layer, int expert)
+{
     int s = expert < 0 ? -1 : xp_res_slot_of(c->residency, layer, expert);
     if (s < 0) return -1;
     xp_settle(c, s);
@@ -56,7 +62,8 @@ static int resident_slot(xp_cache *c, int layer, int expert) {
 }
 
 void xp_acquire_fixed(xp_cache *c, int layer, const int *experts, const int *picks, int n,
-                      xp_ticket *tickets) {
+                      xp_ticket *tickets)
+{
     xp_wanted *w = &c->wanted;
     xp_res_use(c->residency, layer, experts, picks, n);
     w->requests += (uint64_t)n;
@@ -81,13 +88,15 @@ void xp_acquire_fixed(xp_cache *c, int layer, const int *experts, const int *pic
 /* --- refresh
  * -------------------------------------------------------------------------------------- */
 
-static uint64_t misses_of(const xp_cache *c, int layer) {
+static uint64_t misses_of(const xp_cache *c, int layer)
+{
     uint64_t sum = 0;
     for (int e = 0; e < c->source.layers[layer].n_experts; e++) sum += picks_of(c, layer)[e];
     return sum;
 }
 
-static int most_wanted(const xp_cache *c, int layer) {
+static int most_wanted(const xp_cache *c, int layer)
+{
     int best = -1;
     const uint32_t *picks = picks_of(c, layer);
     for (int e = 0; e < c->source.layers[layer].n_experts; e++)
@@ -96,7 +105,8 @@ static int most_wanted(const xp_cache *c, int layer) {
 }
 
 /* Up to `most` swaps in one layer; the reads fly together, then all are awaited. */
-static fm_status refresh_layer(xp_cache *c, int layer, int most, int *swaps, fm_error *err) {
+static fm_status refresh_layer(xp_cache *c, int layer, int most, int *swaps, fm_error *err)
+{
     int slots[XP_MAX_JOBS], n = 0;
     fm_status status = FM_OK;
     for (int e; n < most && n < XP_MAX_JOBS && (e = most_wanted(c, layer)) >= 0;) {
@@ -112,16 +122,15 @@ static fm_status refresh_layer(xp_cache *c, int layer, int most, int *swaps, fm_
         if (job && atomic_load(&job->state) == XP_JOB_FAILED && !status)
             status = fm_fail(err, job->error.code, "%s", job->error.message);
         xp_settle(c, slots[i]);
-        if (c->slots[slots[i]].loaded)
-            *swaps += 1;
-        else
-            xp_res_drop(c->residency, slots[i]);
+        if (c->slots[slots[i]].loaded) *swaps += 1;
+        else xp_res_drop(c->residency, slots[i]);
     }
     return status;
 }
 
 fm_status xp_refresh(xp_cache *c, int swaps_a_layer, int max_layers, xp_refresh_stats *out,
-                     fm_error *err) {
+                     fm_error *err)
+{
     xp_refresh_stats done = {.requests = c->wanted.requests, .misses = c->wanted.misses};
     fm_status status = FM_OK;
     int tried = 0;

@@ -10,18 +10,21 @@ typedef struct piece {
     int projection, part;
 } piece;
 
-static xp_range where(const xp_part *part, int expert) {
+static xp_range where(const xp_part *part, int expert)
+{
     if (part->each) return part->each[expert];
     return (xp_range){part->file, part->offset + (uint64_t)expert * part->stride};
 }
 
-static bool comes_before(const piece *a, const piece *b) {
+static bool comes_before(const piece *a, const piece *b)
+{
     if (a->from.file != b->from.file) return a->from.file < b->from.file;
     return a->from.offset < b->from.offset;
 }
 
 /* The existing parts of an expert in order of their place on disk. */
-static int pieces_of(const xp_layer *layer, int expert, piece out[XP_MAX_READS]) {
+static int pieces_of(const xp_layer *layer, int expert, piece out[XP_MAX_READS])
+{
     int n = 0;
     for (int p = 0; p < XP_PROJECTIONS; p++)
         for (int s = 0; s < XP_PARTS; s++) {
@@ -35,15 +38,18 @@ static int pieces_of(const xp_layer *layer, int expert, piece out[XP_MAX_READS])
     return n;
 }
 
-static uint64_t block_down(uint64_t x) {
+static uint64_t block_down(uint64_t x)
+{
     return x & ~(uint64_t)(XP_BLOCK - 1);
 }
 
-static uint64_t block_up(uint64_t x) {
+static uint64_t block_up(uint64_t x)
+{
     return block_down(x + XP_BLOCK - 1);
 }
 
-void xp_place(const xp_layer *layer, int expert, xp_placement *out) {
+void xp_place(const xp_layer *layer, int expert, xp_placement *out)
+{
     piece pieces[XP_MAX_READS];
     int n = pieces_of(layer, expert, pieces);
     memset(out, 0, sizeof *out);
@@ -69,7 +75,8 @@ void xp_place(const xp_layer *layer, int expert, xp_placement *out) {
     }
 }
 
-static const float *bias_of(const xp_layer *layer, const xp_placement *place, int p, char *slot) {
+static const float *bias_of(const xp_layer *layer, const xp_placement *place, int p, char *slot)
+{
     if (!layer->part[p][XP_BIAS].bytes) return NULL;
     char *raw = slot + place->at[p][XP_BIAS];
     kn_mat row = {.format = layer->bias_type, .rows = 1, .cols = layer->shape[p].rows, .w = raw};
@@ -78,7 +85,8 @@ static const float *bias_of(const xp_layer *layer, const xp_placement *place, in
     return out;
 }
 
-void xp_view(const xp_layer *layer, int expert, char *slot, xp_expert *out) {
+void xp_view(const xp_layer *layer, int expert, char *slot, xp_expert *out)
+{
     xp_placement place;
     xp_place(layer, expert, &place);
     for (int p = 0; p < XP_PROJECTIONS; p++) {
@@ -93,7 +101,8 @@ void xp_view(const xp_layer *layer, int expert, char *slot, xp_expert *out) {
 }
 
 /* Does every expert lie in its blocks as expert 0 does? True for packed records. */
-static bool all_alike(const xp_layer *layer) {
+static bool all_alike(const xp_layer *layer)
+{
     for (int p = 0; p < XP_PROJECTIONS; p++)
         for (int s = 0; s < XP_PARTS; s++) {
             const xp_part *part = &layer->part[p][s];
@@ -102,7 +111,8 @@ static bool all_alike(const xp_layer *layer) {
     return true;
 }
 
-size_t xp_layer_slot_bytes(const xp_layer *layer) {
+size_t xp_layer_slot_bytes(const xp_layer *layer)
+{
     if (all_alike(layer)) {
         xp_placement place;
         xp_place(layer, 0, &place);
@@ -118,7 +128,8 @@ size_t xp_layer_slot_bytes(const xp_layer *layer) {
     return sum;
 }
 
-static fm_status check_part(const xp_source *source, int l, const xp_part *part, fm_error *err) {
+static fm_status check_part(const xp_source *source, int l, const xp_part *part, fm_error *err)
+{
     const xp_layer *layer = &source->layers[l];
     for (int e = 0; e < layer->n_experts; e++) {
         uint64_t skip, end;
@@ -137,7 +148,8 @@ static fm_status check_part(const xp_source *source, int l, const xp_part *part,
     return FM_OK;
 }
 
-fm_status xp_check_source(const xp_source *source, fm_error *err) {
+fm_status xp_check_source(const xp_source *source, fm_error *err)
+{
     if (source->n_layers < 1) return fm_fail(err, FM_E_ARGUMENT, "the model has no MoE layer");
     for (int l = 0; l < source->n_layers; l++) {
         const xp_layer *layer = &source->layers[l];

@@ -19,7 +19,8 @@ typedef struct disk_run {
     uint64_t done;
 } disk_run;
 
-static void submit_random(disk_run *r, xp_job *job) {
+static void submit_random(disk_run *r, xp_job *job)
+{
     r->random = r->random * 6364136223846793005u + 1442695040888963407u;
     uint64_t which = (r->random >> 20) % r->records;
     job->n_reads = 1;
@@ -29,7 +30,8 @@ static void submit_random(disk_run *r, xp_job *job) {
 }
 
 /* Keeps `depth` reads flying for about the given time. */
-static fm_status read_for(disk_run *r, double seconds, fm_error *err) {
+static fm_status read_for(disk_run *r, double seconds, fm_error *err)
+{
     xp_job *flying[MAX_DEPTH];
     for (int i = 0; i < r->depth; i++) submit_random(r, flying[i] = &r->jobs[i]);
     double end = bs_now() + seconds;
@@ -54,8 +56,8 @@ static fm_status read_for(disk_run *r, double seconds, fm_error *err) {
     return status;
 }
 
-static fm_status measure_open(const xp_disk_probe *p, disk_run *r, xp_disk_rate *out,
-                              fm_error *err) {
+static fm_status measure_open(const xp_disk_probe *p, disk_run *r, xp_disk_rate *out, fm_error *err)
+{
     char *memory = bs_pages_alloc(r->record * (size_t)r->depth);
     r->jobs = bs_calloc((size_t)r->depth, sizeof *r->jobs);
     fm_status status = memory && r->jobs ? FM_OK : fm_fail_nomem(err, "disk measurement");
@@ -84,7 +86,8 @@ static fm_status measure_open(const xp_disk_probe *p, disk_run *r, xp_disk_rate 
     return status;
 }
 
-fm_status xp_measure_disk(const xp_disk_probe *p, xp_disk_rate *out, fm_error *err) {
+fm_status xp_measure_disk(const xp_disk_probe *p, xp_disk_rate *out, fm_error *err)
+{
     struct stat st;
     if (stat(p->path, &st)) return fm_fail(err, FM_E_NOT_FOUND, "%s: no such file", p->path);
     disk_run r = {.random = bs_now_ns()};
@@ -108,7 +111,8 @@ typedef struct memory_run {
     _Atomic uint64_t sum; /* so that the reads are not optimised away */
 } memory_run;
 
-static void read_stripe(void *arg, int index, int worker) {
+static void read_stripe(void *arg, int index, int worker)
+{
     (void)worker;
     memory_run *r = arg;
     const uint64_t *w = r->words + (size_t)index * (STRIPE / sizeof *w);
@@ -120,7 +124,8 @@ static void read_stripe(void *arg, int index, int worker) {
     atomic_fetch_xor_explicit(&r->sum, sum, memory_order_relaxed);
 }
 
-fm_status xp_measure_memory(bs_pool *pool, double seconds, double *bytes_s, fm_error *err) {
+fm_status xp_measure_memory(bs_pool *pool, double seconds, double *bytes_s, fm_error *err)
+{
     void *memory = bs_pages_alloc(MEMORY_BYTES);
     if (!memory) return fm_fail_nomem(err, "memory measurement");
     memset(memory, 1, MEMORY_BYTES); /* untouched pages would all be the one zero page */

@@ -8,19 +8,22 @@
 #include <string.h>
 #include <sys/mman.h>
 
-uint64_t xp_slot_bytes(const xp_source *source, int layer, const xp_options *options) {
+uint64_t xp_slot_bytes(const xp_source *source, int layer, const xp_options *options)
+{
     (void)options;
     return xp_layer_slot_bytes(&source->layers[layer]);
 }
 
-static int most_per_token(const xp_source *source) {
+static int most_per_token(const xp_source *source)
+{
     int most = 0;
     for (int l = 0; l < source->n_layers; l++)
         if (source->layers[l].top_k > most) most = source->layers[l].top_k;
     return most;
 }
 
-static uint64_t largest_slot(const xp_source *source, const xp_options *options) {
+static uint64_t largest_slot(const xp_source *source, const xp_options *options)
+{
     uint64_t most = 0;
     for (int l = 0; l < source->n_layers; l++) {
         uint64_t bytes = xp_slot_bytes(source, l, options);
@@ -29,7 +32,8 @@ static uint64_t largest_slot(const xp_source *source, const xp_options *options)
     return most;
 }
 
-uint64_t xp_floor_bytes(const xp_source *source, const xp_options *options) {
+uint64_t xp_floor_bytes(const xp_source *source, const xp_options *options)
+{
     if (options->capacity == 0)
         return (uint64_t)most_per_token(source) * largest_slot(source, options);
     uint64_t sum = 0;
@@ -38,7 +42,8 @@ uint64_t xp_floor_bytes(const xp_source *source, const xp_options *options) {
     return sum;
 }
 
-static fm_status fixed_shares(const xp_source *source, int capacity, int *shares, fm_error *err) {
+static fm_status fixed_shares(const xp_source *source, int capacity, int *shares, fm_error *err)
+{
     for (int l = 0; l < source->n_layers; l++) {
         const xp_layer *layer = &source->layers[l];
         if (capacity < layer->top_k)
@@ -53,8 +58,8 @@ static fm_status fixed_shares(const xp_source *source, int capacity, int *shares
 }
 
 /* top_k for every layer, then one more for each in turn while the memory lasts. */
-static void fill_shares(const xp_source *source, const uint64_t *bytes, uint64_t left,
-                        int *shares) {
+static void fill_shares(const xp_source *source, const uint64_t *bytes, uint64_t left, int *shares)
+{
     for (bool more = true; more;) {
         more = false;
         for (int l = 0; l < source->n_layers; l++) {
@@ -67,7 +72,8 @@ static void fill_shares(const xp_source *source, const uint64_t *bytes, uint64_t
 }
 
 fm_status xp_share_slots(const xp_source *source, const xp_options *options, int *shares,
-                         fm_error *err) {
+                         fm_error *err)
+{
     if (options->capacity > 0) return fixed_shares(source, options->capacity, shares, err);
     uint64_t floor = xp_floor_bytes(source, options);
     if (options->capacity == 0) {
@@ -90,7 +96,8 @@ fm_status xp_share_slots(const xp_source *source, const xp_options *options, int
 }
 
 /* Layers with slots of one size form a class; with capacity 0 one scratch serves all. */
-static void classify(const xp_cache *c, xp_res_layer *layers, uint64_t *class_bytes) {
+static void classify(const xp_cache *c, xp_res_layer *layers, uint64_t *class_bytes)
+{
     int n_classes = 0;
     uint64_t scratch = c->lazy ? largest_slot(&c->source, &c->options) : 0;
     for (int l = 0; l < c->source.n_layers; l++) {
@@ -104,7 +111,8 @@ static void classify(const xp_cache *c, xp_res_layer *layers, uint64_t *class_by
     }
 }
 
-static fm_status take_memory(xp_cache *c, const uint64_t *class_bytes, fm_error *err) {
+static fm_status take_memory(xp_cache *c, const uint64_t *class_bytes, fm_error *err)
+{
     c->n_slots = xp_res_slots(c->residency);
     c->slots = bs_calloc((size_t)c->n_slots, sizeof *c->slots);
     if (!c->slots) return fm_fail_nomem(err, "expert slots");
@@ -129,7 +137,8 @@ static fm_status take_memory(xp_cache *c, const uint64_t *class_bytes, fm_error 
 }
 
 static fm_status make_slots(xp_cache *c, xp_res_layer *layers, int *shares, uint64_t *class_bytes,
-                            fm_error *err) {
+                            fm_error *err)
+{
     fm_status status = xp_share_slots(&c->source, &c->options, shares, err);
     if (status) return status;
     classify(c, layers, class_bytes);
@@ -140,7 +149,8 @@ static fm_status make_slots(xp_cache *c, xp_res_layer *layers, int *shares, uint
     return status ? status : take_memory(c, class_bytes, err);
 }
 
-static fm_status open_slots(xp_cache *c, fm_error *err) {
+static fm_status open_slots(xp_cache *c, fm_error *err)
+{
     size_t n = (size_t)c->source.n_layers;
     xp_res_layer *layers = bs_calloc(n, sizeof *layers);
     int *shares = bs_calloc(n, sizeof *shares);
@@ -154,7 +164,8 @@ static fm_status open_slots(xp_cache *c, fm_error *err) {
     return status;
 }
 
-static fm_status open_scratch(xp_cache *c, fm_error *err) {
+static fm_status open_scratch(xp_cache *c, fm_error *err)
+{
     int most = 1;
     for (int l = 0; l < c->source.n_layers; l++)
         if (c->source.layers[l].n_experts > most) most = c->source.layers[l].n_experts;
@@ -165,7 +176,8 @@ static fm_status open_scratch(xp_cache *c, fm_error *err) {
     return fm_fail_nomem(err, "expert cache");
 }
 
-static fm_status open_reader(xp_cache *c, fm_error *err) {
+static fm_status open_reader(xp_cache *c, fm_error *err)
+{
     xp_reader_options o = {
         .paths = c->source.paths,
         .file_bytes = c->source.file_bytes,
@@ -181,7 +193,8 @@ static fm_status open_reader(xp_cache *c, fm_error *err) {
 }
 
 /* From here on the records of the store are the source. */
-static fm_status open_pack(xp_cache *c, fm_error *err) {
+static fm_status open_pack(xp_cache *c, fm_error *err)
+{
     fm_status status = xp_pack_open(c->options.pack_dir, &c->source, &c->pack, err);
     if (status) return status;
     c->source = *xp_pack_source(c->pack);
@@ -196,8 +209,8 @@ static fm_status open_pack(xp_cache *c, fm_error *err) {
     return FM_OK;
 }
 
-fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache **out,
-                  fm_error *err) {
+fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache **out, fm_error *err)
+{
     fm_status status = xp_check_source(source, err);
     if (status) return status;
     xp_cache *c = bs_calloc(1, sizeof *c);
@@ -217,7 +230,8 @@ fm_status xp_open(const xp_source *source, const xp_options *options, xp_cache *
     return FM_OK;
 }
 
-void xp_close(xp_cache *c) {
+void xp_close(xp_cache *c)
+{
     if (!c) return;
     xp_reader_close(c->reader); /* first: its reads write into the slots */
     xp_fill_close(c);

@@ -10,7 +10,8 @@
 
 #include "experts/experts.h"
 
-/* --- where things are in a record --------------------------------------------------------------- */
+/* --- where things are in a record ---------------------------------------------------------------
+ */
 
 enum { XP_SECTION_ALIGN = 64 };
 
@@ -18,7 +19,8 @@ enum { XP_SECTION_ALIGN = 64 };
  * biases, bias. Returns the bytes of a record, whole blocks. */
 size_t xp_record_layout(const xp_layer *layer, size_t at[XP_PROJECTIONS][XP_PARTS]);
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------------------
+ */
 
 typedef struct xp_pack xp_pack;
 
@@ -37,8 +39,7 @@ fm_status xp_pack_check(const xp_pack *pack, int layer, int expert, const void *
 typedef void xp_pack_progress(void *arg, uint64_t done, uint64_t total);
 
 /* Read and check every record. The error names the first bad one. */
-fm_status xp_pack_verify(const xp_pack *pack, xp_pack_progress *progress, void *arg,
-                         fm_error *err);
+fm_status xp_pack_verify(const xp_pack *pack, xp_pack_progress *progress, void *arg, fm_error *err);
 
 /* Where the store of a model folder lies: MODEL/flash-moe.pack, or the model's folder under
  * $XDG_CACHE_HOME/flash-moe/packs, whichever holds a manifest; NULL when neither does. The caller
@@ -48,7 +49,8 @@ char *xp_pack_find(const char *model_dir);
 /* Where a new one should go: the first of the two that can be written. */
 fm_status xp_pack_default_dir(const char *model_dir, char **out, fm_error *err);
 
-/* --- writing ------------------------------------------------------------------------------------ */
+/* --- writing ------------------------------------------------------------------------------------
+ */
 
 typedef struct xp_pack_writer xp_pack_writer;
 
@@ -61,8 +63,8 @@ fm_status xp_pack_begin(const char *dir, const xp_layer *layers, int n_layers,
 /* Finished already: nothing needs to be put. */
 bool xp_pack_has_layer(const xp_pack_writer *w, int layer);
 
-/* One whole expert; part[p][s] points to the part's bytes (ignored where the layer has none). In any
- * order, several layers at once. */
+/* One whole expert; part[p][s] points to the part's bytes (ignored where the layer has none). In
+ * any order, several layers at once. */
 fm_status xp_pack_put(xp_pack_writer *w, int layer, int expert,
                       const void *const part[XP_PROJECTIONS][XP_PARTS], fm_error *err);
 

@@ -13,14 +13,16 @@ typedef struct pack_job {
 
 enum { WAVE = 8, MOST_MEMORY = 256 << 20 };
 
-static uint64_t layer_bytes(const xp_layer *layer) {
+static uint64_t layer_bytes(const xp_layer *layer)
+{
     size_t at[XP_PROJECTIONS][XP_PARTS];
     return (uint64_t)layer->n_experts * xp_record_layout(layer, at);
 }
 
 /* The bytes as they are in the file (a view has Linear biases converted). */
 static void raw_parts(const xp_cache *cache, const xp_ticket *t,
-                      const void *part[XP_PROJECTIONS][XP_PARTS]) {
+                      const void *part[XP_PROJECTIONS][XP_PARTS])
+{
     xp_placement place;
     xp_place(&cache->source.layers[t->layer], t->expert, &place);
     for (int p = 0; p < XP_PROJECTIONS; p++)
@@ -28,8 +30,8 @@ static void raw_parts(const xp_cache *cache, const xp_ticket *t,
             part[p][s] = cache->slots[t->slot].memory + place.at[p][s];
 }
 
-static fm_status put_wave(pack_job *j, int layer, xp_cache *cache, int first, int n,
-                          fm_error *err) {
+static fm_status put_wave(pack_job *j, int layer, xp_cache *cache, int first, int n, fm_error *err)
+{
     int experts[WAVE];
     xp_ticket tickets[WAVE];
     for (int i = 0; i < n; i++) experts[i] = first + i;
@@ -48,7 +50,8 @@ static fm_status put_wave(pack_job *j, int layer, xp_cache *cache, int first, in
 }
 
 /* One layer through a cache of its own, a few experts at a time. */
-static fm_status put_layer(pack_job *j, int l, fm_error *err) {
+static fm_status put_layer(pack_job *j, int l, fm_error *err)
+{
     xp_layer layer = j->source->layers[l];
     xp_source one = *j->source;
     one.n_layers = 1;
@@ -76,7 +79,8 @@ fm_status xp_pack_layer(xp_pack_writer *w, const xp_source *source, int layer, f
     return xp_pack_has_layer(w, layer) ? FM_OK : put_layer(&j, layer, err);
 }
 
-static fm_status put_all(pack_job *j, fm_error *err) {
+static fm_status put_all(pack_job *j, fm_error *err)
+{
     fm_status status = FM_OK;
     for (int l = 0; l < j->source->n_layers; l++) j->total += layer_bytes(&j->source->layers[l]);
     for (int l = 0; l < j->source->n_layers && !status; l++) {
@@ -88,7 +92,8 @@ static fm_status put_all(pack_job *j, fm_error *err) {
 }
 
 fm_status xp_pack_all(const xp_source *source, const char *dir, xp_pack_progress *progress,
-                      void *arg, fm_error *err) {
+                      void *arg, fm_error *err)
+{
     xp_pack *finished;
     if (!xp_pack_open(dir, source, &finished, NULL)) {
         xp_pack_close(finished);

@@ -13,11 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static size_t round_up(size_t n, size_t to) {
+static size_t round_up(size_t n, size_t to)
+{
     return (n + to - 1) / to * to;
 }
 
-size_t xp_record_layout(const xp_layer *layer, size_t at[XP_PROJECTIONS][XP_PARTS]) {
+size_t xp_record_layout(const xp_layer *layer, size_t at[XP_PROJECTIONS][XP_PARTS])
+{
     size_t end = 0;
     for (int p = 0; p < XP_PROJECTIONS; p++)
         for (int s = 0; s < XP_PARTS; s++) {
@@ -27,11 +29,13 @@ size_t xp_record_layout(const xp_layer *layer, size_t at[XP_PROJECTIONS][XP_PART
     return round_up(end, XP_BLOCK);
 }
 
-size_t xp_pack_records_at(int n_experts) {
+size_t xp_pack_records_at(int n_experts)
+{
     return round_up(sizeof(xp_pack_header) + (size_t)n_experts * sizeof(uint32_t), XP_BLOCK);
 }
 
-void xp_pack_packed_layer(const xp_layer *layer, int file, xp_layer *out) {
+void xp_pack_packed_layer(const xp_layer *layer, int file, xp_layer *out)
+{
     size_t at[XP_PROJECTIONS][XP_PARTS];
     size_t record = xp_record_layout(layer, at);
     *out = *layer;
@@ -45,7 +49,8 @@ void xp_pack_packed_layer(const xp_layer *layer, int file, xp_layer *out) {
             };
 }
 
-char *xp_pack_layer_path(const char *dir, int layer) {
+char *xp_pack_layer_path(const char *dir, int layer)
+{
     char name[40];
     snprintf(name, sizeof name, "layer-%03d.pack", layer);
     return bs_path_join(dir, name);
@@ -56,8 +61,8 @@ char *xp_pack_layer_path(const char *dir, int layer) {
 
 /* Checksum of a safetensors header (8 bytes of length, then that many); of another file, of at most
  * its first MiB. */
-static fm_status header_crc(int fd, const char *path, uint64_t bytes, uint32_t *crc,
-                            fm_error *err) {
+static fm_status header_crc(int fd, const char *path, uint64_t bytes, uint32_t *crc, fm_error *err)
+{
     enum { PIECE = 1 << 16, OTHER = 1 << 20, MOST = 128 << 20 };
     unsigned char length[8] = {0};
     fm_status status = bs_pread_full(fd, path, length, bytes < 8 ? (size_t)bytes : 8, 0, err);
@@ -78,7 +83,8 @@ static fm_status header_crc(int fd, const char *path, uint64_t bytes, uint32_t *
     return status;
 }
 
-static json_t *file_json(const char *path, fm_error *err) {
+static json_t *file_json(const char *path, fm_error *err)
+{
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st)) {
@@ -99,7 +105,8 @@ static json_t *file_json(const char *path, fm_error *err) {
     return o;
 }
 
-json_t *xp_pack_source_json(const xp_source *source, fm_error *err) {
+json_t *xp_pack_source_json(const xp_source *source, fm_error *err)
+{
     if (!source) return json_null();
     json_t *files = json_array();
     for (int i = 0; i < source->n_files; i++) {
@@ -125,7 +132,8 @@ static const char *const formats[] = {
 static const char *const projections[XP_PROJECTIONS] = {"gate", "up", "down"};
 static const char *const parts[XP_PARTS] = {"codes", "scales", "biases", "bias"};
 
-static json_t *projection_json(const xp_layer *layer, int p) {
+static json_t *projection_json(const xp_layer *layer, int p)
+{
     const kn_mat *m = &layer->shape[p];
     json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:i, s:i, s:I, s:I}", "format", formats[m->format],
                           "bits", m->bits, "group", m->group, "scale_type", formats[m->scale_type],
@@ -142,7 +150,8 @@ static json_t *projection_json(const xp_layer *layer, int p) {
     return o;
 }
 
-json_t *xp_pack_layer_json(const xp_layer *layer, int index) {
+json_t *xp_pack_layer_json(const xp_layer *layer, int index)
+{
     size_t at[XP_PROJECTIONS][XP_PARTS];
     size_t record = xp_record_layout(layer, at);
     char name[40];
@@ -155,7 +164,8 @@ json_t *xp_pack_layer_json(const xp_layer *layer, int index) {
     return o;
 }
 
-static bool parse_format(const json_t *o, const char *key, kn_format *out) {
+static bool parse_format(const json_t *o, const char *key, kn_format *out)
+{
     const char *name = json_string_value(json_object_get(o, key));
     for (int i = KN_F32; name && i <= KN_F8_BLOCK; i++)
         if (!strcmp(name, formats[i])) {
@@ -166,13 +176,15 @@ static bool parse_format(const json_t *o, const char *key, kn_format *out) {
 }
 
 static bool parse_number(const json_t *o, const char *key, json_int_t least, json_int_t most,
-                         json_int_t *out) {
+                         json_int_t *out)
+{
     const json_t *v = json_object_get(o, key);
     *out = json_integer_value(v);
     return json_is_integer(v) && *out >= least && *out <= most;
 }
 
-static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part) {
+static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part)
+{
     const json_int_t most = 1 << 30;
     json_int_t bits, group, rows, cols, row_bytes, scale_row_bytes;
     if (!parse_format(o, "format", &m->format) || !parse_format(o, "scale_type", &m->scale_type) ||
@@ -195,11 +207,12 @@ static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part) {
         part[s].bytes = (size_t)bytes;
     }
     /* rows of another matrix may lie between these, but not behind the last */
-    return part[XP_CODES].bytes >= (uint64_t)(rows - 1) * (uint64_t)row_bytes +
-                                       kn_row_bytes(m->format, m->bits, m->cols);
+    return part[XP_CODES].bytes >=
+           (uint64_t)(rows - 1) * (uint64_t)row_bytes + kn_row_bytes(m->format, m->bits, m->cols);
 }
 
-fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out, fm_error *err) {
+fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out, fm_error *err)
+{
     json_int_t experts, top_k;
     *out = (xp_layer){0};
     bool good = parse_number(o, "experts", 1, XP_PACK_MAX_EXPERTS, &experts) &&
@@ -213,7 +226,8 @@ fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out,
     return FM_OK;
 }
 
-uint32_t xp_pack_binding(const json_t *source, const json_t *layer) {
+uint32_t xp_pack_binding(const json_t *source, const json_t *layer)
+{
     uint32_t crc = 0;
     const json_t *both[2] = {source, layer};
     for (int i = 0; i < 2; i++) {
@@ -228,7 +242,8 @@ uint32_t xp_pack_binding(const json_t *source, const json_t *layer) {
  * ---------------------------------------------------------------------------------------- */
 
 char *xp_pack_header_bytes(int layer, const xp_layer *shape, uint32_t binding, const uint32_t *crc,
-                           size_t *bytes) {
+                           size_t *bytes)
+{
     size_t at[XP_PROJECTIONS][XP_PARTS];
     *bytes = xp_pack_records_at(shape->n_experts);
     char *out = bs_calloc(*bytes, 1);
@@ -250,7 +265,8 @@ char *xp_pack_header_bytes(int layer, const xp_layer *shape, uint32_t binding, c
 }
 
 static fm_status compare_header(char *read, const char *path, int layer, const xp_layer *shape,
-                                uint32_t binding, fm_error *err) {
+                                uint32_t binding, fm_error *err)
+{
     size_t at[XP_PROJECTIONS][XP_PARTS], bytes = xp_pack_records_at(shape->n_experts);
     xp_pack_header h, plain;
     memcpy(&h, read, sizeof h);
@@ -273,7 +289,8 @@ static fm_status compare_header(char *read, const char *path, int layer, const x
 }
 
 fm_status xp_pack_read_header(const char *path, int layer, const xp_layer *shape, uint32_t binding,
-                              uint32_t *crc, fm_error *err) {
+                              uint32_t *crc, fm_error *err)
+{
     size_t at[XP_PROJECTIONS][XP_PARTS], n = xp_pack_records_at(shape->n_experts);
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -291,7 +308,8 @@ fm_status xp_pack_read_header(const char *path, int layer, const xp_layer *shape
     return status;
 }
 
-fm_status xp_source_id(const xp_source *source, char **out, fm_error *err) {
+fm_status xp_source_id(const xp_source *source, char **out, fm_error *err)
+{
     json_t *json = xp_pack_source_json(source, err);
     if (!json) return FM_E_IO;
     uint32_t id = xp_pack_binding(json, NULL);

@@ -22,7 +22,8 @@ struct xp_pack {
 /* --- opening
  * ---------------------------------------------------------------------------------------- */
 
-static fm_status read_manifest(const char *dir, json_t **out, fm_error *err) {
+static fm_status read_manifest(const char *dir, json_t **out, fm_error *err)
+{
     char *path = bs_path_join(dir, XP_PACK_MANIFEST);
     if (!path) return fm_fail_nomem(err, dir);
     bs_buf text = {0};
@@ -41,16 +42,15 @@ static fm_status read_manifest(const char *dir, json_t **out, fm_error *err) {
     }
     bs_buf_free(&text);
     bs_free(path);
-    if (status)
-        json_decref(root);
-    else
-        *out = root;
+    if (status) json_decref(root);
+    else *out = root;
     return status;
 }
 
 /* Is the source still what it was? Names the first file that differs. */
 static fm_status check_source(const json_t *stored, const xp_source *source, const char *dir,
-                              fm_error *err) {
+                              fm_error *err)
+{
     if (!source) {
         if (json_is_null(stored)) return FM_OK;
         return fm_fail(err, FM_E_STALE, "%s: belongs to a checkpoint that is not there", dir);
@@ -72,7 +72,8 @@ static fm_status check_source(const json_t *stored, const xp_source *source, con
 }
 
 static fm_status open_layer(xp_pack *p, const char *dir, const json_t *source, const json_t *o,
-                            int l, fm_error *err) {
+                            int l, fm_error *err)
+{
     xp_layer shape;
     fm_status status = xp_pack_parse_layer(o, dir, &shape, err);
     if (status) return status;
@@ -87,7 +88,8 @@ static fm_status open_layer(xp_pack *p, const char *dir, const json_t *source, c
 }
 
 static fm_status same_layers(const json_t *layers, const xp_source *source, const char *dir,
-                             fm_error *err) {
+                             fm_error *err)
+{
     if (json_array_size(layers) != (size_t)source->n_layers)
         return fm_fail(err, FM_E_STALE, "%s: has %zu layers, the model %d: pack again", dir,
                        json_array_size(layers), source->n_layers);
@@ -104,7 +106,8 @@ static fm_status same_layers(const json_t *layers, const xp_source *source, cons
 
 /* A store that was quantised on the way has its own formats; then only the count must agree. */
 static fm_status open_layers(xp_pack *p, const char *dir, const json_t *root,
-                             const xp_source *source, fm_error *err) {
+                             const xp_source *source, fm_error *err)
+{
     const json_t *layers = json_object_get(root, "layers");
     size_t n = json_array_size(layers);
     if (n < 1 || n > 100000) return fm_fail(err, FM_E_FORMAT, "%s: manifest without layers", dir);
@@ -122,7 +125,8 @@ static fm_status open_layers(xp_pack *p, const char *dir, const json_t *root,
     return status;
 }
 
-fm_status xp_pack_open(const char *dir, const xp_source *source, xp_pack **out, fm_error *err) {
+fm_status xp_pack_open(const char *dir, const xp_source *source, xp_pack **out, fm_error *err)
+{
     json_t *root = NULL;
     fm_status status = read_manifest(dir, &root, err);
     if (status) return status;
@@ -131,14 +135,13 @@ fm_status xp_pack_open(const char *dir, const xp_source *source, xp_pack **out, 
     if (!status) status = check_source(json_object_get(root, "source"), source, dir, err);
     if (!status) status = open_layers(p, dir, root, source, err);
     json_decref(root);
-    if (status)
-        xp_pack_close(p);
-    else
-        *out = p;
+    if (status) xp_pack_close(p);
+    else *out = p;
     return status;
 }
 
-void xp_pack_close(xp_pack *p) {
+void xp_pack_close(xp_pack *p)
+{
     if (!p) return;
     for (int l = 0; l < p->source.n_layers; l++) {
         if (p->paths) bs_free(p->paths[l]);
@@ -151,15 +154,16 @@ void xp_pack_close(xp_pack *p) {
     bs_free(p);
 }
 
-const xp_source *xp_pack_source(const xp_pack *p) {
+const xp_source *xp_pack_source(const xp_pack *p)
+{
     return &p->source;
 }
 
 /* --- checking
  * --------------------------------------------------------------------------------------- */
 
-fm_status xp_pack_check(const xp_pack *p, int layer, int expert, const void *record,
-                        fm_error *err) {
+fm_status xp_pack_check(const xp_pack *p, int layer, int expert, const void *record, fm_error *err)
+{
     size_t at[XP_PROJECTIONS][XP_PARTS];
     size_t bytes = xp_record_layout(&p->layers[layer], at);
     if (bs_crc32c(0, record, bytes) == p->crc[layer][expert]) return FM_OK;
@@ -171,8 +175,8 @@ fm_status xp_pack_check(const xp_pack *p, int layer, int expert, const void *rec
 }
 
 static fm_status verify_layer(const xp_pack *p, int l, char *record, size_t bytes, uint64_t *done,
-                              uint64_t total, xp_pack_progress *progress, void *arg,
-                              fm_error *err) {
+                              uint64_t total, xp_pack_progress *progress, void *arg, fm_error *err)
+{
     int fd = open(p->paths[l], O_RDONLY | O_CLOEXEC);
     if (fd < 0) return fm_fail_errno(err, errno, "%s: cannot open", p->paths[l]);
     uint64_t at = xp_pack_records_at(p->layers[l].n_experts);
@@ -189,7 +193,8 @@ static fm_status verify_layer(const xp_pack *p, int l, char *record, size_t byte
     return status;
 }
 
-fm_status xp_pack_verify(const xp_pack *p, xp_pack_progress *progress, void *arg, fm_error *err) {
+fm_status xp_pack_verify(const xp_pack *p, xp_pack_progress *progress, void *arg, fm_error *err)
+{
     uint64_t total = 0, done = 0;
     size_t at[XP_PROJECTIONS][XP_PARTS];
     for (int l = 0; l < p->source.n_layers; l++)
@@ -209,7 +214,8 @@ fm_status xp_pack_verify(const xp_pack *p, xp_pack_progress *progress, void *arg
  * ----------------------------------------------------------------------------------------- */
 
 /* $XDG_CACHE_HOME/flash-moe/packs/<folder's name>-<checksum of its full path> */
-static char *cache_place(const char *model_dir) {
+static char *cache_place(const char *model_dir)
+{
     char full[PATH_MAX];
     if (!realpath(model_dir, full)) return NULL;
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -221,26 +227,27 @@ static char *cache_place(const char *model_dir) {
                       slash ? slash + 1 : full, crc);
 }
 
-static bool has_manifest(const char *dir) {
+static bool has_manifest(const char *dir)
+{
     char *path = dir ? bs_path_join(dir, XP_PACK_MANIFEST) : NULL;
     bool there = path && bs_is_file(path);
     bs_free(path);
     return there;
 }
 
-char *xp_pack_find(const char *model_dir) {
+char *xp_pack_find(const char *model_dir)
+{
     char *places[2] = {bs_path_join(model_dir, "flash-moe.pack"), cache_place(model_dir)};
     char *found = NULL;
     for (int i = 0; i < 2; i++) {
-        if (!found && has_manifest(places[i]))
-            found = places[i];
-        else
-            bs_free(places[i]);
+        if (!found && has_manifest(places[i])) found = places[i];
+        else bs_free(places[i]);
     }
     return found;
 }
 
-fm_status xp_pack_default_dir(const char *model_dir, char **out, fm_error *err) {
+fm_status xp_pack_default_dir(const char *model_dir, char **out, fm_error *err)
+{
     *out = access(model_dir, W_OK) ? cache_place(model_dir)
                                    : bs_path_join(model_dir, "flash-moe.pack");
     return *out ? FM_OK : fm_fail(err, FM_E_NOT_FOUND, "%s: no such folder", model_dir);

@@ -36,24 +36,26 @@ struct xp_pack_writer {
 /* --- beginning
  * --------------------------------------------------------------------------------------- */
 
-static fm_status lock_dir(xp_pack_writer *w, fm_error *err) {
+static fm_status lock_dir(xp_pack_writer *w, fm_error *err)
+{
     char *path = bs_path_join(w->dir, ".lock");
     if (!path) return fm_fail_nomem(err, w->dir);
     fm_status status = FM_OK;
     w->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (w->lock < 0)
-        status = fm_fail_errno(err, errno, "%s: cannot create", path);
+    if (w->lock < 0) status = fm_fail_errno(err, errno, "%s: cannot create", path);
     else if (flock(w->lock, LOCK_EX | LOCK_NB))
         status = fm_fail(err, FM_E_BUSY, "%s: another process is packing there", w->dir);
     bs_free(path);
     return status;
 }
 
-static uint32_t binding_of(const xp_pack_writer *w, int l) {
+static uint32_t binding_of(const xp_pack_writer *w, int l)
+{
     return xp_pack_binding(w->source, json_array_get(w->manifest_layers, (size_t)l));
 }
 
-static fm_status begin_layer(xp_pack_writer *w, int l, fm_error *err) {
+static fm_status begin_layer(xp_pack_writer *w, int l, fm_error *err)
+{
     const xp_layer *layer = &w->layers[l];
     pack_layer *s = &w->state[l];
     json_t *o = xp_pack_layer_json(layer, l);
@@ -70,7 +72,8 @@ static fm_status begin_layer(xp_pack_writer *w, int l, fm_error *err) {
     return FM_OK;
 }
 
-static fm_status begin(xp_pack_writer *w, const char *dir, const xp_source *source, fm_error *err) {
+static fm_status begin(xp_pack_writer *w, const char *dir, const xp_source *source, fm_error *err)
+{
     w->dir = bs_strdup(dir);
     w->state = bs_calloc((size_t)w->n_layers, sizeof *w->state);
     w->manifest_layers = json_array();
@@ -85,8 +88,7 @@ static fm_status begin(xp_pack_writer *w, const char *dir, const xp_source *sour
     if (status) return status;
     w->record = bs_pages_alloc(w->record_bytes);
     char *manifest = bs_path_join(dir, XP_PACK_MANIFEST);
-    if (!w->record || !manifest)
-        status = fm_fail_nomem(err, dir);
+    if (!w->record || !manifest) status = fm_fail_nomem(err, dir);
     else if (unlink(manifest) && errno != ENOENT)
         status = fm_fail_errno(err, errno, "%s: cannot replace", manifest);
     bs_free(manifest);
@@ -94,7 +96,8 @@ static fm_status begin(xp_pack_writer *w, const char *dir, const xp_source *sour
 }
 
 fm_status xp_pack_begin(const char *dir, const xp_layer *layers, int n_layers,
-                        const xp_source *source, xp_pack_writer **out, fm_error *err) {
+                        const xp_source *source, xp_pack_writer **out, fm_error *err)
+{
     xp_pack_writer *w = bs_calloc(1, sizeof *w);
     if (!w) return fm_fail_nomem(err, dir);
     w->lock = -1;
@@ -109,21 +112,24 @@ fm_status xp_pack_begin(const char *dir, const xp_layer *layers, int n_layers,
     return FM_OK;
 }
 
-bool xp_pack_has_layer(const xp_pack_writer *w, int layer) {
+bool xp_pack_has_layer(const xp_pack_writer *w, int layer)
+{
     return w->state[layer].finished;
 }
 
 /* --- putting
  * ----------------------------------------------------------------------------------------- */
 
-static char *temp_path(const xp_pack_writer *w, int l) {
+static char *temp_path(const xp_pack_writer *w, int l)
+{
     char name[40];
     snprintf(name, sizeof name, "layer-%03d.pack.tmp", l);
     return bs_path_join(w->dir, name);
 }
 
 /* All space is taken at once: a full disk shows before the work, not after it. */
-static fm_status open_temp(xp_pack_writer *w, int l, fm_error *err) {
+static fm_status open_temp(xp_pack_writer *w, int l, fm_error *err)
+{
     pack_layer *s = &w->state[l];
     if (s->finished) return fm_fail(err, FM_E_ARGUMENT, "%s: layer %d is finished", w->dir, l);
     if (s->fd >= 0) return FM_OK;
@@ -143,7 +149,8 @@ static fm_status open_temp(xp_pack_writer *w, int l, fm_error *err) {
 }
 
 static fm_status write_at(xp_pack_writer *w, int l, const char *data, size_t n, uint64_t offset,
-                          fm_error *err) {
+                          fm_error *err)
+{
     int fd = w->state[l].fd;
     while (n) {
         ssize_t put = pwrite(fd, data, n, (off_t)offset);
@@ -157,13 +164,15 @@ static fm_status write_at(xp_pack_writer *w, int l, const char *data, size_t n, 
     return FM_OK;
 }
 
-static fm_status check_place(const xp_pack_writer *w, int l, int expert, fm_error *err) {
+static fm_status check_place(const xp_pack_writer *w, int l, int expert, fm_error *err)
+{
     if (l >= 0 && l < w->n_layers && expert >= 0 && expert < w->layers[l].n_experts) return FM_OK;
     return fm_fail(err, FM_E_ARGUMENT, "no expert %d of MoE layer %d to pack", expert, l);
 }
 
 fm_status xp_pack_put(xp_pack_writer *w, int l, int expert,
-                      const void *const part[XP_PROJECTIONS][XP_PARTS], fm_error *err) {
+                      const void *const part[XP_PROJECTIONS][XP_PARTS], fm_error *err)
+{
     fm_status status = check_place(w, l, expert, err);
     if (!status) status = open_temp(w, l, err);
     if (status) return status;
@@ -181,7 +190,8 @@ fm_status xp_pack_put(xp_pack_writer *w, int l, int expert,
 }
 
 fm_status xp_pack_put_piece(xp_pack_writer *w, int l, int expert, int projection, int part,
-                            size_t begin, const void *data, size_t n, fm_error *err) {
+                            size_t begin, const void *data, size_t n, fm_error *err)
+{
     fm_status status = check_place(w, l, expert, err);
     if (!status) status = open_temp(w, l, err);
     if (status) return status;
@@ -199,7 +209,8 @@ fm_status xp_pack_put_piece(xp_pack_writer *w, int l, int expert, int projection
 /* --- finishing
  * --------------------------------------------------------------------------------------- */
 
-static fm_status read_back(xp_pack_writer *w, int l, fm_error *err) {
+static fm_status read_back(xp_pack_writer *w, int l, fm_error *err)
+{
     const xp_layer *layer = &w->layers[l];
     size_t at[XP_PROJECTIONS][XP_PARTS], bytes = xp_record_layout(layer, at);
     for (int e = 0; e < layer->n_experts; e++) {
@@ -211,7 +222,8 @@ static fm_status read_back(xp_pack_writer *w, int l, fm_error *err) {
     return FM_OK;
 }
 
-static fm_status check_complete(const xp_pack_writer *w, int l, fm_error *err) {
+static fm_status check_complete(const xp_pack_writer *w, int l, fm_error *err)
+{
     const xp_layer *layer = &w->layers[l];
     const pack_layer *s = &w->state[l];
     uint64_t one = 0, whole = 0;
@@ -223,7 +235,8 @@ static fm_status check_complete(const xp_pack_writer *w, int l, fm_error *err) {
 }
 
 /* Everything on the disk, then the name. */
-static fm_status seal(xp_pack_writer *w, int l, fm_error *err) {
+static fm_status seal(xp_pack_writer *w, int l, fm_error *err)
+{
     pack_layer *s = &w->state[l];
     size_t n;
     char *header = xp_pack_header_bytes(l, &w->layers[l], binding_of(w, l), s->crc, &n);
@@ -232,8 +245,7 @@ static fm_status seal(xp_pack_writer *w, int l, fm_error *err) {
     bs_free(header);
     if (status) return status;
     char *temp = temp_path(w, l), *path = xp_pack_layer_path(w->dir, l);
-    if (!temp || !path)
-        status = fm_fail_nomem(err, w->dir);
+    if (!temp || !path) status = fm_fail_nomem(err, w->dir);
     else if (fsync(s->fd) || rename(temp, path))
         status = fm_fail_errno(err, errno, "%s: cannot finish", path);
     bs_free(temp);
@@ -241,7 +253,8 @@ static fm_status seal(xp_pack_writer *w, int l, fm_error *err) {
     return status;
 }
 
-fm_status xp_pack_finish_layer(xp_pack_writer *w, int l, fm_error *err) {
+fm_status xp_pack_finish_layer(xp_pack_writer *w, int l, fm_error *err)
+{
     pack_layer *s = &w->state[l];
     if (s->finished) return FM_OK;
     fm_status status = check_complete(w, l, err);
@@ -255,7 +268,8 @@ fm_status xp_pack_finish_layer(xp_pack_writer *w, int l, fm_error *err) {
     return FM_OK;
 }
 
-static fm_status write_manifest(const xp_pack_writer *w, fm_error *err) {
+static fm_status write_manifest(const xp_pack_writer *w, fm_error *err)
+{
     for (int l = 0; l < w->n_layers; l++)
         if (!w->state[l].finished)
             return fm_fail(err, FM_E_ARGUMENT, "%s: MoE layer %d is not finished", w->dir, l);
@@ -271,7 +285,8 @@ static fm_status write_manifest(const xp_pack_writer *w, fm_error *err) {
     return status;
 }
 
-fm_status xp_pack_finish(xp_pack_writer *w, fm_error *err) {
+fm_status xp_pack_finish(xp_pack_writer *w, fm_error *err)
+{
     fm_status status = write_manifest(w, err);
     if (!status) {
         char *lock = bs_path_join(w->dir, ".lock");
@@ -282,7 +297,8 @@ fm_status xp_pack_finish(xp_pack_writer *w, fm_error *err) {
     return status;
 }
 
-void xp_pack_abort(xp_pack_writer *w) {
+void xp_pack_abort(xp_pack_writer *w)
+{
     if (!w) return;
     for (int l = 0; w->state && l < w->n_layers; l++) {
         pack_layer *s = &w->state[l];

@@ -13,7 +13,8 @@
 
 enum { VERSION = 2, MAX_STATE_BYTES = 256 << 20 };
 
-void xp_saved_free(xp_saved *s) {
+void xp_saved_free(xp_saved *s)
+{
     if (!s) return;
     for (int i = 0; i < s->n_layers; i++) {
         bs_free(s->layers[i].cached);
@@ -28,7 +29,8 @@ void xp_saved_free(xp_saved *s) {
 }
 
 fm_status xp_saved_create(const char *model_id, const char *prompt, int n_experts, int n_layers,
-                          const int *layer_ids, xp_saved **out, fm_error *err) {
+                          const int *layer_ids, xp_saved **out, fm_error *err)
+{
     *out = NULL;
     xp_saved *s = bs_calloc(1, sizeof *s);
     if (!s) return fm_fail_nomem(err, "making a cache state");
@@ -57,17 +59,20 @@ fm_status xp_saved_create(const char *model_id, const char *prompt, int n_expert
 /* --- writing ------------------------------------------------------------------------------------
  */
 
-static bool set(json_t *object, const char *key, json_t *value) {
+static bool set(json_t *object, const char *key, json_t *value)
+{
     return !json_object_set_new(object, key, value);
 }
 
-static bool set_id(json_t *object, int id, json_t *value) {
+static bool set_id(json_t *object, int id, json_t *value)
+{
     char key[16];
     snprintf(key, sizeof key, "%d", id);
     return set(object, key, value);
 }
 
-static json_t *layer_json(const xp_saved *s, const xp_saved_layer *l) {
+static json_t *layer_json(const xp_saved *s, const xp_saved_layer *l)
+{
     json_t *o = json_object(), *cached = json_array(), *frequency = json_object();
     json_t *last = json_object(), *seen = json_array(), *pinned = json_array();
     bool ok = o && set(o, "cached_ids", cached) && set(o, "frequency", frequency) &&
@@ -87,7 +92,8 @@ static json_t *layer_json(const xp_saved *s, const xp_saved_layer *l) {
     return NULL;
 }
 
-fm_status xp_saved_write(const xp_saved *s, const char *path, fm_error *err) {
+fm_status xp_saved_write(const xp_saved *s, const char *path, fm_error *err)
+{
     char stamp[32] = "";
     time_t now = time(NULL);
     struct tm parts;
@@ -121,20 +127,23 @@ typedef struct reading {
     fm_error *err;
 } reading;
 
-static bool valid_id(const json_t *value, int n_experts) {
+static bool valid_id(const json_t *value, int n_experts)
+{
     return json_is_integer(value) && json_integer_value(value) >= 0 &&
            json_integer_value(value) < n_experts;
 }
 
 static fm_status read_ids(const reading *r, const json_t *layer, int number, const char *field,
-                          int *ids, int *n, unsigned char *mark) {
+                          int *ids, int *n, unsigned char *mark)
+{
     json_t *list = json_object_get(layer, field), *value;
     size_t i;
     *n = 0;
     if (!json_is_array(list) || json_array_size(list) > (size_t)r->n_experts)
         return fm_fail(r->err, FM_E_FORMAT, "%s: layers.%d.%s must be a list of at most %d experts",
                        r->path, number, field, r->n_experts);
-    json_array_foreach(list, i, value) {
+    json_array_foreach(list, i, value)
+    {
         int id = valid_id(value, r->n_experts) ? (int)json_integer_value(value) : -1;
         if (id < 0 || mark[id])
             return fm_fail(r->err, FM_E_FORMAT,
@@ -146,7 +155,8 @@ static fm_status read_ids(const reading *r, const json_t *layer, int number, con
     return FM_OK;
 }
 
-static fm_status read_stats(const reading *r, const json_t *layer, xp_saved_layer *l) {
+static fm_status read_stats(const reading *r, const json_t *layer, xp_saved_layer *l)
+{
     json_t *frequency = json_object_get(layer, "frequency");
     json_t *last = json_object_get(layer, "last_active");
     json_t *step = json_object_get(layer, "step");
@@ -169,7 +179,8 @@ static fm_status read_stats(const reading *r, const json_t *layer, xp_saved_laye
     return FM_OK;
 }
 
-static fm_status read_layer(const reading *r, const json_t *layers, xp_saved_layer *l) {
+static fm_status read_layer(const reading *r, const json_t *layers, xp_saved_layer *l)
+{
     char key[16];
     snprintf(key, sizeof key, "%d", l->layer);
     json_t *layer = json_object_get(layers, key);
@@ -184,8 +195,8 @@ static fm_status read_layer(const reading *r, const json_t *layers, xp_saved_lay
     return status ? status : read_stats(r, layer, l);
 }
 
-static fm_status read_head(const reading *r, const json_t *root, const char *model_id,
-                           xp_saved *s) {
+static fm_status read_head(const reading *r, const json_t *root, const char *model_id, xp_saved *s)
+{
     json_int_t version = json_integer_value(json_object_get(root, "version"));
     if (version != VERSION)
         return fm_fail(r->err, FM_E_STALE,
@@ -211,7 +222,8 @@ static fm_status read_head(const reading *r, const json_t *root, const char *mod
 }
 
 fm_status xp_saved_read(const char *path, const char *model_id, int n_experts, int n_layers,
-                        const int *layer_ids, xp_saved **out, fm_error *err) {
+                        const int *layer_ids, xp_saved **out, fm_error *err)
+{
     *out = NULL;
     bs_buf text = {0};
     json_error_t problem;
@@ -231,9 +243,7 @@ fm_status xp_saved_read(const char *path, const char *model_id, int n_experts, i
     json_t *layers = json_object_get(root, "layers");
     for (int i = 0; !status && i < n_layers; i++) status = read_layer(&r, layers, &s->layers[i]);
     json_decref(root);
-    if (status)
-        xp_saved_free(s);
-    else
-        *out = s;
+    if (status) xp_saved_free(s);
+    else *out = s;
     return status;
 }

@@ -11,7 +11,8 @@
 enum { MAX_PROFILE_BYTES = 256 << 20 };
 
 fm_status xp_profile_create(const char *model, int n_experts, int n_layers, const int *layer_ids,
-                            xp_profile **out, fm_error *err) {
+                            xp_profile **out, fm_error *err)
+{
     *out = NULL;
     if (n_experts < 1 || n_layers < 1)
         return fm_fail(err, FM_E_ARGUMENT, "a profile needs routed experts: %d layers of %d",
@@ -38,7 +39,8 @@ fm_status xp_profile_create(const char *model, int n_experts, int n_layers, cons
     return FM_OK;
 }
 
-void xp_profile_free(xp_profile *p) {
+void xp_profile_free(xp_profile *p)
+{
     if (!p) return;
     for (int i = 0; i < p->n_layers; i++) {
         bs_free(p->layers[i].prompts);
@@ -53,14 +55,16 @@ void xp_profile_free(xp_profile *p) {
 /* --- reading ------------------------------------------------------------------------------------
  */
 
-static xp_profile_layer *layer_of(xp_profile *p, int number) {
+static xp_profile_layer *layer_of(xp_profile *p, int number)
+{
     for (int i = 0; i < p->n_layers; i++)
         if (p->layers[i].layer == number) return &p->layers[i];
     return NULL;
 }
 
 /* A key that must be a whole number in [0, limit); -1 if it is not. */
-static long key_number(const char *key, long limit) {
+static long key_number(const char *key, long limit)
+{
     char *end;
     if (*key < '0' || *key > '9') return -1;
     long n = strtol(key, &end, 10);
@@ -75,10 +79,12 @@ typedef struct count_sink {
     json_int_t most;
 } count_sink;
 
-static fm_status read_counts(const json_t *counts, const count_sink *to, fm_error *err) {
+static fm_status read_counts(const json_t *counts, const count_sink *to, fm_error *err)
+{
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)counts, key, value) {
+    json_object_foreach((json_t *)counts, key, value)
+    {
         long id = key_number(key, to->n_experts);
         if (id < 0)
             return fm_fail(err, FM_E_STALE,
@@ -96,10 +102,12 @@ static fm_status read_counts(const json_t *counts, const count_sink *to, fm_erro
     return FM_OK;
 }
 
-static fm_status read_layers(const char *path, const json_t *layers, xp_profile *p, fm_error *err) {
+static fm_status read_layers(const char *path, const json_t *layers, xp_profile *p, fm_error *err)
+{
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)layers, key, value) {
+    json_object_foreach((json_t *)layers, key, value)
+    {
         long number = key_number(key, 1 << 20);
         xp_profile_layer *l = number < 0 ? NULL : layer_of(p, (int)number);
         if (!l)
@@ -122,7 +130,8 @@ static fm_status read_layers(const char *path, const json_t *layers, xp_profile 
     return FM_OK;
 }
 
-static fm_status read_head(const char *path, const json_t *root, xp_profile *p, fm_error *err) {
+static fm_status read_head(const char *path, const json_t *root, xp_profile *p, fm_error *err)
+{
     json_int_t prompts = json_integer_value(json_object_get(root, "num_prompts"));
     if (prompts < 1 || prompts > INT32_MAX)
         return fm_fail(err, FM_E_FORMAT, "%s: num_prompts must be a number above 0", path);
@@ -147,7 +156,8 @@ static fm_status read_head(const char *path, const json_t *root, xp_profile *p, 
 }
 
 fm_status xp_profile_read(const char *path, int n_experts, int n_layers, const int *layer_ids,
-                          xp_profile **out, fm_error *err) {
+                          xp_profile **out, fm_error *err)
+{
     *out = NULL;
     bs_buf text = {0};
     fm_status status = bs_read_file(path, MAX_PROFILE_BYTES, &text, err);
@@ -169,17 +179,16 @@ fm_status xp_profile_read(const char *path, int n_experts, int n_layers, const i
     if (!status) status = read_head(path, root, p, err);
     if (!status) status = read_layers(path, layers, p, err);
     json_decref(root);
-    if (status)
-        xp_profile_free(p);
-    else
-        *out = p;
+    if (status) xp_profile_free(p);
+    else *out = p;
     return status;
 }
 
 /* --- ranking and pins ---------------------------------------------------------------------------
  */
 
-static bool has_tokens(const xp_profile *p, int i) {
+static bool has_tokens(const xp_profile *p, int i)
+{
     for (int e = 0; e < p->n_experts; e++)
         if (p->layers[i].tokens[e]) return true;
     return false;
@@ -190,13 +199,15 @@ typedef struct ranked {
     int id;
 } ranked;
 
-static int by_count_then_id(const void *a, const void *b) {
+static int by_count_then_id(const void *a, const void *b)
+{
     const ranked *x = a, *y = b;
     if (x->count != y->count) return x->count < y->count ? 1 : -1;
     return (x->id > y->id) - (x->id < y->id);
 }
 
-int xp_profile_rank(const xp_profile *p, int i, bool by_tokens, int *ids) {
+int xp_profile_rank(const xp_profile *p, int i, bool by_tokens, int *ids)
+{
     const xp_profile_layer *l = &p->layers[i];
     by_tokens = by_tokens && has_tokens(p, i);
     ranked *r = bs_malloc((size_t)p->n_experts * sizeof *r);
@@ -214,8 +225,8 @@ int xp_profile_rank(const xp_profile *p, int i, bool by_tokens, int *ids) {
     return used;
 }
 
-int xp_profile_pins(const xp_profile *p, int i, double threshold, int top_k,
-                    unsigned char *pinned) {
+int xp_profile_pins(const xp_profile *p, int i, double threshold, int top_k, unsigned char *pinned)
+{
     const xp_profile_layer *l = &p->layers[i];
     int n = 0;
     memset(pinned, 0, (size_t)p->n_experts);
@@ -236,11 +247,13 @@ int xp_profile_pins(const xp_profile *p, int i, double threshold, int top_k,
 /* --- writing ------------------------------------------------------------------------------------
  */
 
-static bool set(json_t *object, const char *key, json_t *value) {
+static bool set(json_t *object, const char *key, json_t *value)
+{
     return !json_object_set_new(object, key, value);
 }
 
-static json_t *layer_json(const xp_profile *p, int i) {
+static json_t *layer_json(const xp_profile *p, int i)
+{
     const xp_profile_layer *l = &p->layers[i];
     json_t *universal = json_array(), *prompts = json_object(), *tokens = json_object();
     json_t *layer = json_object();
@@ -270,7 +283,8 @@ static json_t *layer_json(const xp_profile *p, int i) {
     return NULL;
 }
 
-fm_status xp_profile_write(const xp_profile *p, const char *path, fm_error *err) {
+fm_status xp_profile_write(const xp_profile *p, const char *path, fm_error *err)
+{
     json_t *root = json_object(), *layers = json_object();
     bool ok = root && layers && set(root, "model", json_string(p->model)) &&
               set(root, "num_prompts", json_integer(p->n_prompts)) &&

@@ -27,23 +27,21 @@ typedef struct pread_pool {
     pthread_t threads[MAX_THREADS];
 } pread_pool;
 
-static void push(queue *q, xp_job *job) {
+static void push(queue *q, xp_job *job)
+{
     job->next = NULL;
-    if (q->last)
-        q->last->next = job;
-    else
-        q->first = job;
+    if (q->last) q->last->next = job;
+    else q->first = job;
     q->last = job;
 }
 
-static bool take_out(queue *q, xp_job *job) {
+static bool take_out(queue *q, xp_job *job)
+{
     xp_job *before = NULL;
     for (xp_job *j = q->first; j; before = j, j = j->next) {
         if (j != job) continue;
-        if (before)
-            before->next = j->next;
-        else
-            q->first = j->next;
+        if (before) before->next = j->next;
+        else q->first = j->next;
         if (q->last == j) q->last = before;
         return true;
     }
@@ -51,7 +49,8 @@ static bool take_out(queue *q, xp_job *job) {
 }
 
 /* The next read to start, or NULL. */
-static xp_job *next_read(pread_pool *p, int *index) {
+static xp_job *next_read(pread_pool *p, int *index)
+{
     queue *q = p->demand.first ? &p->demand : &p->hints;
     xp_job *job = q->first;
     if (!job) return NULL;
@@ -61,7 +60,8 @@ static xp_job *next_read(pread_pool *p, int *index) {
 }
 
 /* Runs without the lock: no other thread touches this read of the job. */
-static bool read_range(xp_reader *reader, xp_job *job, int index, fm_error *err) {
+static bool read_range(xp_reader *reader, xp_job *job, int index, fm_error *err)
+{
     bool again = true, complete = false;
     while (again && !complete) {
         xp_next_read n = xp_reader_next(reader, job, index);
@@ -72,7 +72,8 @@ static bool read_range(xp_reader *reader, xp_job *job, int index, fm_error *err)
     return complete;
 }
 
-static void *worker(void *arg) {
+static void *worker(void *arg)
+{
     pread_pool *p = arg;
     pthread_mutex_lock(&p->lock);
     while (!p->stop) {
@@ -99,7 +100,8 @@ static void *worker(void *arg) {
     return NULL;
 }
 
-static void pool_close(void *self) {
+static void pool_close(void *self)
+{
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
     p->stop = true;
@@ -112,18 +114,18 @@ static void pool_close(void *self) {
     bs_free(p);
 }
 
-static void pool_submit(void *self, xp_job *job) {
+static void pool_submit(void *self, xp_job *job)
+{
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
     push(job->hint ? &p->hints : &p->demand, job);
-    if (job->n_reads > 1)
-        pthread_cond_broadcast(&p->work);
-    else
-        pthread_cond_signal(&p->work);
+    if (job->n_reads > 1) pthread_cond_broadcast(&p->work);
+    else pthread_cond_signal(&p->work);
     pthread_mutex_unlock(&p->lock);
 }
 
-static bool pool_cancel(void *self, xp_job *job) {
+static bool pool_cancel(void *self, xp_job *job)
+{
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
     bool taken = !job->started && (take_out(&p->hints, job) || take_out(&p->demand, job));
@@ -134,18 +136,21 @@ static bool pool_cancel(void *self, xp_job *job) {
     return taken;
 }
 
-static void pool_promote(void *self, xp_job *job) {
+static void pool_promote(void *self, xp_job *job)
+{
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
     if (take_out(&p->hints, job)) push(&p->demand, job);
     pthread_mutex_unlock(&p->lock);
 }
 
-static void pool_poll(void *self) {
+static void pool_poll(void *self)
+{
     (void)self; /* the threads publish each job's state themselves */
 }
 
-static void pool_wait_any(void *self, xp_job *const *jobs, int n) {
+static void pool_wait_any(void *self, xp_job *const *jobs, int n)
+{
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
     for (;;) {
@@ -161,10 +166,11 @@ static void pool_wait_any(void *self, xp_job *const *jobs, int n) {
     pthread_mutex_unlock(&p->lock);
 }
 
-static const xp_backend pool_backend = {pool_close, pool_submit,   pool_cancel, pool_promote,
-                                        pool_poll,  pool_wait_any};
+static const xp_backend pool_backend = {pool_close,   pool_submit, pool_cancel,
+                                        pool_promote, pool_poll,   pool_wait_any};
 
-fm_status xp_pread_open(xp_reader *reader, const xp_backend **backend, void **self, fm_error *err) {
+fm_status xp_pread_open(xp_reader *reader, const xp_backend **backend, void **self, fm_error *err)
+{
     pread_pool *p = bs_calloc(1, sizeof *p);
     if (!p) return fm_fail_nomem(err, "read threads");
     p->reader = reader;

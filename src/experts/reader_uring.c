@@ -180,8 +180,8 @@ static void ring_close(void *self)
     bs_free(r);
 }
 
-static const xp_backend ring_backend = {ring_close, ring_submit,   ring_cancel, ring_promote,
-                                        ring_poll,  ring_wait_any};
+static const xp_backend ring_backend = {ring_close,   ring_submit, ring_cancel,
+                                        ring_promote, ring_poll,   ring_wait_any};
 
 static bool can_read(struct io_uring *uring)
 {

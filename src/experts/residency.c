@@ -40,7 +40,8 @@ struct xp_residency {
     uint64_t fills;
 };
 
-static fm_status create_layer(layer *l, const xp_res_layer *is, int class_slots, fm_error *err) {
+static fm_status create_layer(layer *l, const xp_res_layer *is, int class_slots, fm_error *err)
+{
     l->is = *is;
     size_t n = (size_t)is->n_experts;
     l->history = bs_calloc(n, sizeof *l->history);
@@ -59,7 +60,8 @@ static fm_status create_layer(layer *l, const xp_res_layer *is, int class_slots,
 }
 
 /* Slots of a class stand together, classes in rising order. */
-static fm_status create_slots(xp_residency *r, fm_error *err) {
+static fm_status create_slots(xp_residency *r, fm_error *err)
+{
     r->slots = bs_calloc((size_t)r->n_slots, sizeof *r->slots);
     if (!r->slots) return fm_fail_nomem(err, "expert residency");
     int next = r->n_slots;
@@ -75,7 +77,8 @@ static fm_status create_slots(xp_residency *r, fm_error *err) {
     return FM_OK;
 }
 
-static fm_status create_parts(xp_residency *r, const xp_res_layer *layers, fm_error *err) {
+static fm_status create_parts(xp_residency *r, const xp_res_layer *layers, fm_error *err)
+{
     r->layers = bs_calloc((size_t)r->n_layers, sizeof *r->layers);
     r->classes = bs_calloc((size_t)r->n_layers, sizeof *r->classes);
     if (!r->layers || !r->classes) return fm_fail_nomem(err, "expert residency");
@@ -96,7 +99,8 @@ static fm_status create_parts(xp_residency *r, const xp_res_layer *layers, fm_er
 }
 
 fm_status xp_res_create(const xp_res_layer *layers, int n_layers, xp_policy policy, bool lend,
-                        xp_residency **out, fm_error *err) {
+                        xp_residency **out, fm_error *err)
+{
     xp_residency *r = bs_calloc(1, sizeof *r);
     if (!r) return fm_fail_nomem(err, "expert residency");
     r->n_layers = n_layers;
@@ -111,7 +115,8 @@ fm_status xp_res_create(const xp_res_layer *layers, int n_layers, xp_policy poli
     return FM_OK;
 }
 
-void xp_res_destroy(xp_residency *r) {
+void xp_res_destroy(xp_residency *r)
+{
     if (!r) return;
     for (int i = 0; r->layers && i < r->n_layers; i++) {
         bs_free(r->layers[i].history);
@@ -126,25 +131,30 @@ void xp_res_destroy(xp_residency *r) {
     bs_free(r);
 }
 
-int xp_res_slots(const xp_residency *r) {
+int xp_res_slots(const xp_residency *r)
+{
     return r->n_slots;
 }
 
-int xp_res_size_class(const xp_residency *r, int s) {
+int xp_res_size_class(const xp_residency *r, int s)
+{
     int c = 0;
     for (int end = r->classes[0].n_slots; s >= end; end += r->classes[c].n_slots) c++;
     return c;
 }
 
-void xp_res_begin_step(xp_residency *r, int tokens, bool prefill) {
+void xp_res_begin_step(xp_residency *r, int tokens, bool prefill)
+{
     xp_clock_step(&r->clock, tokens, prefill);
 }
 
-int xp_res_slot_of(const xp_residency *r, int l, int expert) {
+int xp_res_slot_of(const xp_residency *r, int l, int expert)
+{
     return r->layers[l].slot_of[expert];
 }
 
-void xp_res_content(const xp_residency *r, int s, int *l, int *expert) {
+void xp_res_content(const xp_residency *r, int s, int *l, int *expert)
+{
     *l = r->slots[s].layer;
     *expert = r->slots[s].expert;
 }
@@ -152,15 +162,18 @@ void xp_res_content(const xp_residency *r, int s, int *l, int *expert) {
 /* --- victims ---------------------------------------------------------------------------------- */
 
 /* What the slot is worth; a guess that nobody asked for yet is worth nothing. */
-static double key_of(const xp_residency *r, const slot *s) {
+static double key_of(const xp_residency *r, const slot *s)
+{
     return s->guess ? -2e300 : r->layers[s->layer].history[s->expert].key;
 }
 
-static bool removable(const layer *l, const slot *s) {
+static bool removable(const layer *l, const slot *s)
+{
     return !s->pins && !s->busy && !l->kept[s->expert];
 }
 
-static int cheapest_of(const xp_residency *r, layer *l) {
+static int cheapest_of(const xp_residency *r, layer *l)
+{
     if (!l->stale) return l->victim;
     int best = -1;
     double best_key = 0;
@@ -180,7 +193,8 @@ static int cheapest_of(const xp_residency *r, layer *l) {
 
 /* The cheapest expert that the taker may evict: its own, or another layer's when that one is worth
  * clearly less. Without the margin layers rob each other back and forth; docs/FINDINGS.md. */
-static int cheapest_of_class(const xp_residency *r, layer *taker) {
+static int cheapest_of_class(const xp_residency *r, layer *taker)
+{
     int own = cheapest_of(r, taker), best = -1;
     for (int i = 0; i < r->n_layers; i++) {
         layer *l = &r->layers[i];
@@ -194,7 +208,8 @@ static int cheapest_of_class(const xp_residency *r, layer *taker) {
     return key_of(r, &r->slots[best]) + margin < key_of(r, &r->slots[own]) ? best : own;
 }
 
-static void take_out(xp_residency *r, int index) {
+static void take_out(xp_residency *r, int index)
+{
     slot *s = &r->slots[index];
     layer *l = &r->layers[s->layer];
     int last = l->held[--l->n_held];
@@ -206,7 +221,8 @@ static void take_out(xp_residency *r, int index) {
     *s = (slot){.layer = -1, .expert = -1};
 }
 
-static void put_in(xp_residency *r, int index, int layer_index, int expert) {
+static void put_in(xp_residency *r, int index, int layer_index, int expert)
+{
     layer *l = &r->layers[layer_index];
     r->slots[index] =
         (slot){.layer = layer_index, .expert = expert, .place = l->n_held, .order = r->fills++};
@@ -216,7 +232,8 @@ static void put_in(xp_residency *r, int index, int layer_index, int expert) {
 }
 
 /* The slot the layer should fill next, emptied; -1: all it may take are pinned or busy. */
-static int make_room(xp_residency *r, int layer_index) {
+static int make_room(xp_residency *r, int layer_index)
+{
     layer *l = &r->layers[layer_index];
     size_class *k = &r->classes[l->is.size_class];
     if (k->n_empty && (r->lend || l->n_held < l->is.slots)) return k->empty[--k->n_empty];
@@ -227,14 +244,16 @@ static int make_room(xp_residency *r, int layer_index) {
 
 /* --- use -------------------------------------------------------------------------------------- */
 
-int xp_res_max_held(const xp_residency *r, int l) {
+int xp_res_max_held(const xp_residency *r, int l)
+{
     const xp_res_layer *is = &r->layers[l].is;
     int most = (is->slots < is->n_experts ? is->slots : is->n_experts) - r->layers[l].n_kept;
     return most > is->top_k || !r->lend ? most : is->top_k;
 }
 
 /* Unpinned slots the layer could take, empty ones included. */
-static int available(const xp_residency *r, const layer *l) {
+static int available(const xp_residency *r, const layer *l)
+{
     const size_class *k = &r->classes[l->is.size_class];
     int n = r->lend ? k->n_empty : l->is.slots - l->n_held;
     for (int i = 0; i < r->n_layers; i++) {
@@ -251,7 +270,8 @@ static int available(const xp_residency *r, const layer *l) {
 }
 
 bool xp_res_acquire(xp_residency *r, int layer_index, const int *experts, const int *picks, int n,
-                    int *slots, bool *hits) {
+                    int *slots, bool *hits)
+{
     layer *l = &r->layers[layer_index];
     int misses = 0;
     for (int i = 0; i < n; i++) {
@@ -279,19 +299,22 @@ bool xp_res_acquire(xp_residency *r, int layer_index, const int *experts, const 
     return true;
 }
 
-void xp_res_pin(xp_residency *r, int index) {
+void xp_res_pin(xp_residency *r, int index)
+{
     slot *s = &r->slots[index];
     s->pins++;
     r->layers[s->layer].stale = true;
 }
 
-void xp_res_unpin(xp_residency *r, int index) {
+void xp_res_unpin(xp_residency *r, int index)
+{
     slot *s = &r->slots[index];
     s->pins--;
     r->layers[s->layer].stale = true;
 }
 
-int xp_res_claim_guess(xp_residency *r, int layer_index, int expert) {
+int xp_res_claim_guess(xp_residency *r, int layer_index, int expert)
+{
     layer *l = &r->layers[layer_index];
     if (l->slot_of[expert] >= 0) return -1;
     int s = make_room(r, layer_index);
@@ -301,7 +324,8 @@ int xp_res_claim_guess(xp_residency *r, int layer_index, int expert) {
     return s;
 }
 
-void xp_res_use(xp_residency *r, int layer_index, const int *experts, const int *picks, int n) {
+void xp_res_use(xp_residency *r, int layer_index, const int *experts, const int *picks, int n)
+{
     layer *l = &r->layers[layer_index];
     l->stale = true;
     for (int i = 0; i < n; i++)
@@ -309,7 +333,8 @@ void xp_res_use(xp_residency *r, int layer_index, const int *experts, const int 
                       l->slot_of[experts[i]] >= 0);
 }
 
-int xp_res_place(xp_residency *r, int layer_index, int expert, bool evict) {
+int xp_res_place(xp_residency *r, int layer_index, int expert, bool evict)
+{
     layer *l = &r->layers[layer_index];
     size_class *k = &r->classes[l->is.size_class];
     if (l->slot_of[expert] >= 0) return -1;
@@ -322,7 +347,8 @@ int xp_res_place(xp_residency *r, int layer_index, int expert, bool evict) {
     return s;
 }
 
-int xp_res_keep(xp_residency *r, int layer_index, const int *experts, int n) {
+int xp_res_keep(xp_residency *r, int layer_index, const int *experts, int n)
+{
     layer *l = &r->layers[layer_index];
     int most = l->is.slots - l->is.top_k;
     memset(l->kept, 0, (size_t)l->is.n_experts * sizeof *l->kept);
@@ -335,11 +361,13 @@ int xp_res_keep(xp_residency *r, int layer_index, const int *experts, int n) {
     return l->n_kept;
 }
 
-bool xp_res_is_kept(const xp_residency *r, int l, int expert) {
+bool xp_res_is_kept(const xp_residency *r, int l, int expert)
+{
     return r->layers[l].kept[expert];
 }
 
-int xp_res_rank(const xp_residency *r, int layer_index, int *experts) {
+int xp_res_rank(const xp_residency *r, int layer_index, int *experts)
+{
     const layer *l = &r->layers[layer_index];
     for (int i = 0; i < l->n_held; i++) { /* insertion sort: once a save */
         int e = r->slots[l->held[i]].expert, at = i;
@@ -350,26 +378,31 @@ int xp_res_rank(const xp_residency *r, int layer_index, int *experts) {
     return l->n_held;
 }
 
-const xp_history *xp_res_history(const xp_residency *r, int l, int expert) {
+const xp_history *xp_res_history(const xp_residency *r, int l, int expert)
+{
     return &r->layers[l].history[expert];
 }
 
-void xp_res_set_history(xp_residency *r, int l, int expert, const xp_history *h) {
+void xp_res_set_history(xp_residency *r, int l, int expert, const xp_history *h)
+{
     r->layers[l].history[expert] = *h;
     r->layers[l].stale = true;
 }
 
-const xp_clock *xp_res_clock(const xp_residency *r) {
+const xp_clock *xp_res_clock(const xp_residency *r)
+{
     return &r->clock;
 }
 
-void xp_res_set_busy(xp_residency *r, int index, bool busy) {
+void xp_res_set_busy(xp_residency *r, int index, bool busy)
+{
     slot *s = &r->slots[index];
     s->busy = busy;
     if (s->layer >= 0) r->layers[s->layer].stale = true;
 }
 
-void xp_res_drop(xp_residency *r, int index) {
+void xp_res_drop(xp_residency *r, int index)
+{
     if (r->slots[index].layer < 0) return;
     take_out(r, index);
     size_class *k = &r->classes[xp_res_size_class(r, index)];
@@ -377,7 +410,8 @@ void xp_res_drop(xp_residency *r, int index) {
 }
 
 /* The layer with the largest share pays; where layers lend, whoever holds the cheapest expert. */
-int xp_res_retire(xp_residency *r) {
+int xp_res_retire(xp_residency *r)
+{
     layer *most = NULL;
     for (int i = 0; i < r->n_layers; i++) {
         layer *l = &r->layers[i];
@@ -397,7 +431,8 @@ int xp_res_retire(xp_residency *r) {
     return s;
 }
 
-void xp_res_order(const xp_residency *r, int layer_index, int *experts, int *picks, int n) {
+void xp_res_order(const xp_residency *r, int layer_index, int *experts, int *picks, int n)
+{
     const int *slot_of = r->layers[layer_index].slot_of;
     int front = 0;
     for (int i = 0; i < n; i++) {

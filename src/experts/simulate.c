@@ -8,7 +8,8 @@
 
 /* The distinct experts of a step and layer in rising order with their picks, as the model asks. */
 static int collect(const xp_trace *t, const xp_trace_step *step, int layer, int *counts,
-                   int *experts, int *picks) {
+                   int *experts, int *picks)
+{
     memset(counts, 0, (size_t)t->n_experts * sizeof *counts);
     for (int token = step->first; token < step->first + step->n; token++) {
         const int32_t *p = xp_trace_picks(t, token, layer);
@@ -24,7 +25,8 @@ static int collect(const xp_trace *t, const xp_trace_step *step, int layer, int 
     return n;
 }
 
-static void count(xp_sim_result *out, bool prefill, bool hit) {
+static void count(xp_sim_result *out, bool prefill, bool hit)
+{
     *(hit ? &out->hits : &out->misses) += 1;
     if (!prefill) *(hit ? &out->decode_hits : &out->decode_misses) += 1;
 }
@@ -41,19 +43,22 @@ typedef struct run {
     xp_sim_result *out;
 } run;
 
-static bool acquire(run *s, int layer, int from, int n, int *slots, bool prefill) {
+static bool acquire(run *s, int layer, int from, int n, int *slots, bool prefill)
+{
     if (!xp_res_acquire(s->r, layer, s->experts + from, s->picks + from, n, slots, s->hits))
         return false;
     for (int i = 0; i < n; i++) count(s->out, prefill, s->hits[i]);
     return true;
 }
 
-static void release(run *s, const int *slots, int n) {
+static void release(run *s, const int *slots, int n)
+{
     for (int i = 0; i < n; i++) xp_res_unpin(s->r, slots[i]);
 }
 
 /* One layer of one step, in the waves of the model: while one is computed the next is held too. */
-static bool use_layer(run *s, const xp_trace_step *step, int layer) {
+static bool use_layer(run *s, const xp_trace_step *step, int layer)
+{
     int n = collect(s->trace, step, layer, s->counts, s->experts, s->picks);
     int held = xp_res_max_held(s->r, layer);
     int wave = n <= held ? n : held >= 2 ? held / 2 : 1;
@@ -75,7 +80,8 @@ static bool use_layer(run *s, const xp_trace_step *step, int layer) {
     return true;
 }
 
-static fm_status run_trace(run *s, fm_error *err) {
+static fm_status run_trace(run *s, fm_error *err)
+{
     for (int i = 0; i < s->trace->n_steps; i++) {
         const xp_trace_step *step = &s->trace->steps[i];
         xp_res_begin_step(s->r, step->n, step->prefill);
@@ -87,7 +93,8 @@ static fm_status run_trace(run *s, fm_error *err) {
 }
 
 static fm_status create(const xp_trace *t, const xp_sim_options *o, xp_residency **out,
-                        fm_error *err) {
+                        fm_error *err)
+{
     if (o->capacity < t->top_k)
         return fm_fail(err, FM_E_BUDGET, "capacity %d is below the %d experts of a token",
                        o->capacity, t->top_k);
@@ -103,8 +110,8 @@ static fm_status create(const xp_trace *t, const xp_sim_options *o, xp_residency
     return status;
 }
 
-fm_status xp_simulate(const xp_trace *t, const xp_sim_options *o, xp_sim_result *out,
-                      fm_error *err) {
+fm_status xp_simulate(const xp_trace *t, const xp_sim_options *o, xp_sim_result *out, fm_error *err)
+{
     *out = (xp_sim_result){0};
     run s = {.trace = t, .out = out};
     fm_status status = create(t, o, &s.r, err);
@@ -139,7 +146,8 @@ typedef struct belady {
     int n_resident;
 } belady;
 
-static void find_next_uses(belady *b, int layer) {
+static void find_next_uses(belady *b, int layer)
+{
     int n = b->trace->n_experts, steps = b->trace->n_steps;
     for (int e = 0; e < n; e++) b->next_use[(size_t)steps * n + e] = INT_MAX;
     for (int i = steps - 1; i >= 0; i--) {
@@ -151,7 +159,8 @@ static void find_next_uses(belady *b, int layer) {
 }
 
 /* Worse means better to evict: needed later, or, beyond the window, idle for longer. */
-static bool is_worse(const belady *b, int step, int e, int than) {
+static bool is_worse(const belady *b, int step, int e, int than)
+{
     const int *next = b->next_use + (size_t)(step + 1) * (size_t)b->trace->n_experts;
     int horizon = b->window ? step + b->window : INT_MAX - 1;
     bool unseen = next[e] > horizon, than_unseen = next[than] > horizon;
@@ -159,7 +168,8 @@ static bool is_worse(const belady *b, int step, int e, int than) {
     return unseen ? b->last_use[e] < b->last_use[than] : next[e] > next[than];
 }
 
-static void evict_one(belady *b, int step) {
+static void evict_one(belady *b, int step)
+{
     int victim = -1;
     for (int e = 0; e < b->trace->n_experts; e++)
         if (b->resident[e] && !b->wanted[e] && (victim < 0 || is_worse(b, step, e, victim)))
@@ -169,7 +179,8 @@ static void evict_one(belady *b, int step) {
     b->n_resident--;
 }
 
-static void belady_step(belady *b, int layer, int step, xp_sim_result *out) {
+static void belady_step(belady *b, int layer, int step, xp_sim_result *out)
+{
     const xp_trace_step *s = &b->trace->steps[step];
     int n = collect(b->trace, s, layer, b->counts, b->experts, b->picks);
     memset(b->wanted, 0, (size_t)b->trace->n_experts * sizeof *b->wanted);
@@ -186,7 +197,8 @@ static void belady_step(belady *b, int layer, int step, xp_sim_result *out) {
     }
 }
 
-static void belady_layers(belady *b, xp_sim_result *out) {
+static void belady_layers(belady *b, xp_sim_result *out)
+{
     for (int l = 0; l < b->trace->n_layers; l++) {
         find_next_uses(b, l);
         memset(b->resident, 0, (size_t)b->trace->n_experts * sizeof *b->resident);
@@ -197,7 +209,8 @@ static void belady_layers(belady *b, xp_sim_result *out) {
 }
 
 fm_status xp_simulate_belady(const xp_trace *t, int capacity, int window, xp_sim_result *out,
-                             fm_error *err) {
+                             fm_error *err)
+{
     *out = (xp_sim_result){0};
     size_t n = (size_t)t->n_experts;
     belady b = {.trace = t, .capacity = capacity, .window = window};

@@ -22,19 +22,23 @@ typedef struct builder {
     json_int_t last_step;
 } builder;
 
-static fm_status bad(const builder *b, fm_error *err, const char *what) {
+static fm_status bad(const builder *b, fm_error *err, const char *what)
+{
     return fm_fail(err, FM_E_FORMAT, "%s: line %d: %s", b->path, b->line, what);
 }
 
-static int32_t *picks_of(const xp_trace *t, int token, int layer) {
+static int32_t *picks_of(const xp_trace *t, int token, int layer)
+{
     return t->picks + ((size_t)token * (size_t)t->n_layers + (size_t)layer) * (size_t)t->top_k;
 }
 
-const int32_t *xp_trace_picks(const xp_trace *t, int token, int layer) {
+const int32_t *xp_trace_picks(const xp_trace *t, int token, int layer)
+{
     return picks_of(t, token, layer);
 }
 
-static fm_status add_token(builder *b, fm_error *err) {
+static fm_status add_token(builder *b, fm_error *err)
+{
     xp_trace *t = b->t;
     size_t width = (size_t)t->n_layers * (size_t)t->top_k;
     if (t->n_tokens == b->room_tokens) {
@@ -50,7 +54,8 @@ static fm_status add_token(builder *b, fm_error *err) {
 }
 
 /* The newest token belongs to this step: the last one, or a new one. */
-static fm_status add_to_step(builder *b, bool new_step, bool prefill, fm_error *err) {
+static fm_status add_to_step(builder *b, bool new_step, bool prefill, fm_error *err)
+{
     xp_trace *t = b->t;
     if (!new_step && t->n_steps) {
         t->steps[t->n_steps - 1].n++;
@@ -67,7 +72,8 @@ static fm_status add_to_step(builder *b, bool new_step, bool prefill, fm_error *
     return FM_OK;
 }
 
-static bool set_pick(builder *b, int layer, int slot, json_int_t expert) {
+static bool set_pick(builder *b, int layer, int slot, json_int_t expert)
+{
     if (expert < 0 || expert >= MAX_EXPERTS) return false;
     picks_of(b->t, b->t->n_tokens - 1, layer)[slot] = (int32_t)expert;
     if (expert >= b->t->n_experts) b->t->n_experts = (int)expert + 1;
@@ -77,7 +83,8 @@ static bool set_pick(builder *b, int layer, int slot, json_int_t expert) {
 /* --- JSON lines ---------------------------------------------------------------------------------
  */
 
-static bool json_sizes(builder *b, const json_t *layers) {
+static bool json_sizes(builder *b, const json_t *layers)
+{
     size_t n = json_array_size(layers), k = 0;
     for (size_t l = 0; l < n; l++) {
         size_t m = json_array_size(json_array_get(layers, l));
@@ -89,7 +96,8 @@ static bool json_sizes(builder *b, const json_t *layers) {
     return true;
 }
 
-static bool json_picks(builder *b, const json_t *layers) {
+static bool json_picks(builder *b, const json_t *layers)
+{
     for (int l = 0; l < b->t->n_layers; l++) {
         const json_t *ids = json_array_get(layers, (size_t)l);
         if (json_array_size(ids) > (size_t)b->t->top_k) return false;
@@ -101,15 +109,14 @@ static bool json_picks(builder *b, const json_t *layers) {
     return true;
 }
 
-static fm_status json_line(builder *b, const char *text, size_t n, fm_error *err) {
+static fm_status json_line(builder *b, const char *text, size_t n, fm_error *err)
+{
     json_t *o = json_loadb(text, n, 0, NULL);
     const json_t *layers = json_object_get(o, "layers"), *step = json_object_get(o, "step");
     const char *phase = json_string_value(json_object_get(o, "phase"));
     fm_status status = FM_OK;
-    if (!json_is_array(layers))
-        status = bad(b, err, "no \"layers\" array");
-    else if (!b->t->n_layers && !json_sizes(b, layers))
-        status = bad(b, err, "impossible sizes");
+    if (!json_is_array(layers)) status = bad(b, err, "no \"layers\" array");
+    else if (!b->t->n_layers && !json_sizes(b, layers)) status = bad(b, err, "impossible sizes");
     else if (json_array_size(layers) != (size_t)b->t->n_layers)
         status = bad(b, err, "another number of layers than before");
     if (!status) status = add_token(b, err);
@@ -126,12 +133,14 @@ static fm_status json_line(builder *b, const char *text, size_t n, fm_error *err
 /* --- CSV
  * ------------------------------------------------------------------------------------------ */
 
-static int header_value(const char *text, const char *key) {
+static int header_value(const char *text, const char *key)
+{
     const char *found = strstr(text, key);
     return found ? atoi(found + strlen(key)) : 0;
 }
 
-static fm_status csv_sizes(builder *b, const char *text, fm_error *err) {
+static fm_status csv_sizes(builder *b, const char *text, fm_error *err)
+{
     b->t->n_layers = header_value(text, "n_layer=");
     b->t->top_k = header_value(text, "n_expert_used=");
     b->t->n_experts = header_value(text, "n_expert=");
@@ -146,7 +155,8 @@ typedef struct csv_row {
 } csv_row;
 
 /* Rows of the prompt come layer by layer or token by token: its tokens are made as they appear. */
-static fm_status csv_row_add(builder *b, const csv_row *r, const csv_row *before, fm_error *err) {
+static fm_status csv_row_add(builder *b, const csv_row *r, const csv_row *before, fm_error *err)
+{
     xp_trace *t = b->t;
     if (r->layer < 0 || r->layer >= t->n_layers || r->slot < 0 || r->slot >= t->top_k ||
         r->step < 0)
@@ -169,7 +179,8 @@ static fm_status csv_row_add(builder *b, const csv_row *r, const csv_row *before
     return FM_OK;
 }
 
-static fm_status csv_lines(builder *b, const char *text, fm_error *err) {
+static fm_status csv_lines(builder *b, const char *text, fm_error *err)
+{
     fm_status status = csv_sizes(b, text, err);
     csv_row row, before;
     bool any = false;
@@ -191,7 +202,8 @@ static fm_status csv_lines(builder *b, const char *text, fm_error *err) {
 /* --- reading
  * -------------------------------------------------------------------------------------- */
 
-static fm_status parse(builder *b, const bs_buf *text, fm_error *err) {
+static fm_status parse(builder *b, const bs_buf *text, fm_error *err)
+{
     if (text->length && text->data[0] != '{') return csv_lines(b, text->data, err);
     const char *p = text->data, *end = text->data + text->length;
     for (; p && p < end; b->line++) {
@@ -204,7 +216,8 @@ static fm_status parse(builder *b, const bs_buf *text, fm_error *err) {
     return FM_OK;
 }
 
-fm_status xp_trace_read(const char *path, xp_trace **out, fm_error *err) {
+fm_status xp_trace_read(const char *path, xp_trace **out, fm_error *err)
+{
     bs_buf text = {0};
     fm_status status = bs_read_file(path, MAX_FILE, &text, err);
     builder b = {.path = path, .line = 1, .last_step = -1};
@@ -214,14 +227,13 @@ fm_status xp_trace_read(const char *path, xp_trace **out, fm_error *err) {
     if (!status && !b.t->n_tokens)
         status = fm_fail(err, FM_E_FORMAT, "%s: no token in this trace", path);
     bs_buf_free(&text);
-    if (status)
-        xp_trace_free(b.t);
-    else
-        *out = b.t;
+    if (status) xp_trace_free(b.t);
+    else *out = b.t;
     return status;
 }
 
-void xp_trace_free(xp_trace *t) {
+void xp_trace_free(xp_trace *t)
+{
     if (!t) return;
     bs_free(t->picks);
     bs_free(t->steps);
@@ -243,7 +255,8 @@ struct xp_recorder {
 };
 
 fm_status xp_recorder_open(const char *path, int n_layers, int top_k, xp_recorder **out,
-                           fm_error *err) {
+                           fm_error *err)
+{
     xp_recorder *r = bs_calloc(1, sizeof *r);
     if (!r) return fm_fail_nomem(err, path);
     r->n_layers = n_layers;
@@ -262,7 +275,8 @@ fm_status xp_recorder_open(const char *path, int n_layers, int top_k, xp_recorde
     return status;
 }
 
-static void write_token(xp_recorder *r, int token, bool prefill) {
+static void write_token(xp_recorder *r, int token, bool prefill)
+{
     size_t width = (size_t)r->top_k, base = (size_t)token * (size_t)r->n_layers * width;
     fprintf(r->file, "{\"tok\":%ld,\"step\":%ld,\"phase\":\"%s\",\"layers\":[", r->tokens++,
             r->steps, prefill ? "prefill" : "decode");
@@ -285,13 +299,15 @@ static void write_token(xp_recorder *r, int token, bool prefill) {
     if (fputs("]}\n", r->file) < 0 && !r->problem) r->problem = errno;
 }
 
-static void write_pass(xp_recorder *r) {
+static void write_pass(xp_recorder *r)
+{
     for (int t = 0; t < r->n_tokens; t++) write_token(r, t, r->n_tokens >= XP_PREFILL_FROM);
     r->steps += r->n_tokens > 0;
     r->n_tokens = 0;
 }
 
-static bool make_room(xp_recorder *r, int tokens) {
+static bool make_room(xp_recorder *r, int tokens)
+{
     if (tokens <= r->room) return true;
     size_t width = (size_t)r->n_layers * (size_t)r->top_k;
     int *picks = bs_realloc(r->picks, (size_t)tokens, width * sizeof *picks);
@@ -304,7 +320,8 @@ static bool make_room(xp_recorder *r, int tokens) {
 }
 
 void xp_recorder_route(xp_recorder *r, int layer, int token, const int *experts,
-                       const float *weights, int top_k) {
+                       const float *weights, int top_k)
+{
     if (layer == 0 && token == 0) write_pass(r);
     if (token >= r->n_tokens) {
         if (!make_room(r, token + 1)) {
@@ -323,7 +340,8 @@ void xp_recorder_route(xp_recorder *r, int layer, int token, const int *experts,
     }
 }
 
-fm_status xp_recorder_close(xp_recorder *r, fm_error *err) {
+fm_status xp_recorder_close(xp_recorder *r, fm_error *err)
+{
     if (!r) return FM_OK;
     write_pass(r);
     if (fclose(r->file) && !r->problem) r->problem = errno;

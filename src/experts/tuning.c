@@ -16,7 +16,8 @@
 enum { MAX_FILE = 1 << 20 };
 
 /* The first "model name" of /proc/cpuinfo; macOS and others: the machine type of uname. */
-static void cpu_name(char *out, size_t n) {
+static void cpu_name(char *out, size_t n)
+{
     struct utsname u;
     snprintf(out, n, "%s", uname(&u) ? "unknown" : u.machine);
     FILE *f = fopen("/proc/cpuinfo", "re");
@@ -32,7 +33,8 @@ static void cpu_name(char *out, size_t n) {
     fclose(f);
 }
 
-static void machine_identity(char *out, size_t n) {
+static void machine_identity(char *out, size_t n)
+{
     char cpu[200];
     struct utsname u;
     cpu_name(cpu, sizeof cpu);
@@ -41,7 +43,8 @@ static void machine_identity(char *out, size_t n) {
 }
 
 /* Device number and size of the block device that holds path. */
-static void disk_identity(const char *path, char *out, size_t n) {
+static void disk_identity(const char *path, char *out, size_t n)
+{
     struct stat st;
     snprintf(out, n, "unknown");
     if (stat(path, &st)) return;
@@ -54,13 +57,15 @@ static void disk_identity(const char *path, char *out, size_t n) {
     snprintf(out, n, "%u:%u, %llu sectors", major(st.st_dev), minor(st.st_dev), sectors);
 }
 
-static char *config_dir(void) {
+static char *config_dir(void)
+{
     const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
     if (xdg && *xdg == '/') return bs_path_join(xdg, "flash-moe");
     return bs_sprintf("%s/.config/flash-moe", home && *home ? home : "/tmp");
 }
 
-static char *tuning_path(void) {
+static char *tuning_path(void)
+{
     char *dir = config_dir();
     char *path = dir ? bs_path_join(dir, "tune.json") : NULL;
     bs_free(dir);
@@ -68,7 +73,8 @@ static char *tuning_path(void) {
 }
 
 /* The stored object if it is of this machine, else NULL. */
-static json_t *load_own(const char *file) {
+static json_t *load_own(const char *file)
+{
     bs_buf text = {0};
     json_t *root = NULL;
     if (!bs_read_file(file, MAX_FILE, &text, NULL))
@@ -82,18 +88,21 @@ static json_t *load_own(const char *file) {
     return NULL;
 }
 
-static double number(const json_t *o, const char *key) {
+static double number(const json_t *o, const char *key)
+{
     double x = json_number_value(json_object_get(o, key));
     return x > 0 && x < 1e15 ? x : 0;
 }
 
-static int small(const json_t *o, const char *key, int otherwise) {
+static int small(const json_t *o, const char *key, int otherwise)
+{
     const json_t *v = json_object_get(o, key);
     json_int_t i = json_integer_value(v);
     return json_is_integer(v) && i >= 0 && i <= 1024 ? (int)i : otherwise;
 }
 
-bool xp_tuning_load(const char *path, xp_tuning *out) {
+bool xp_tuning_load(const char *path, xp_tuning *out)
+{
     *out = (xp_tuning){.prefetch = -1};
     char *file = tuning_path();
     json_t *root = file ? load_own(file) : NULL;
@@ -115,7 +124,8 @@ bool xp_tuning_load(const char *path, xp_tuning *out) {
     return found;
 }
 
-static json_t *to_json(const xp_tuning *t) {
+static json_t *to_json(const xp_tuning *t)
+{
     json_t *o = json_pack("{s:f, s:f, s:i, s:i, s:i}", "disk_bytes_s", t->disk_bytes_s,
                           "memory_bytes_s", t->memory_bytes_s, "threads", t->threads, "io_threads",
                           t->io_threads, "depth", t->depth);
@@ -123,7 +133,8 @@ static json_t *to_json(const xp_tuning *t) {
     return o;
 }
 
-static fm_status store(const char *file, const char *disk, const xp_tuning *tuning, fm_error *err) {
+static fm_status store(const char *file, const char *disk, const xp_tuning *tuning, fm_error *err)
+{
     json_t *root = load_own(file);
     if (!root) {
         char machine[400];
@@ -139,16 +150,15 @@ static fm_status store(const char *file, const char *disk, const xp_tuning *tuni
     return status;
 }
 
-fm_status xp_tuning_save(const char *path, const xp_tuning *tuning, char **where, fm_error *err) {
+fm_status xp_tuning_save(const char *path, const xp_tuning *tuning, char **where, fm_error *err)
+{
     char *dir = config_dir(), *file = tuning_path();
     char disk[100];
     disk_identity(path, disk, sizeof disk);
     fm_status status = dir && file ? bs_make_dirs(dir, err) : fm_fail_nomem(err, "tuning");
     if (!status) status = store(file, disk, tuning, err);
     bs_free(dir);
-    if (where && !status)
-        *where = file;
-    else
-        bs_free(file);
+    if (where && !status) *where = file;
+    else bs_free(file);
     return status;
 }

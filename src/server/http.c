@@ -215,7 +215,8 @@ static enum MHD_Result first_look(sv_request *r, const char *url, const char *me
     if (length > s->options->max_body * SWALLOWED)
         return refuse(r, 413, "the request is larger than this server takes%s", "");
     if (s->draining) return refuse(r, 503, "the server is shutting down%s", "");
-    r->too_large = length > s->options->max_body; /* read and dropped, so that it hears the answer */
+    r->too_large =
+        length > s->options->max_body; /* read and dropped, so that it hears the answer */
     *go = true;
     return MHD_YES;
 }

@@ -2,29 +2,34 @@
 
 #include <string.h>
 
-bool ts_json_fail(ts_json *j, const char *problem) {
+bool ts_json_fail(ts_json *j, const char *problem)
+{
     if (!j->problem) j->problem = problem;
     return false;
 }
 
-char ts_json_peek(ts_json *j) {
+char ts_json_peek(ts_json *j)
+{
     while (j->at < j->end && (*j->at == ' ' || *j->at == '\n' || *j->at == '\t' || *j->at == '\r'))
         j->at++;
     return j->at < j->end ? *j->at : 0;
 }
 
-bool ts_json_take(ts_json *j, char c) {
+bool ts_json_take(ts_json *j, char c)
+{
     if (j->problem || ts_json_peek(j) != c || j->at >= j->end) return false;
     j->at++;
     return true;
 }
 
-bool ts_json_expect(ts_json *j, char c) {
+bool ts_json_expect(ts_json *j, char c)
+{
     if (ts_json_take(j, c)) return true;
     return ts_json_fail(j, j->at >= j->end ? "ends too early" : "is not well-formed JSON");
 }
 
-bool ts_json_next(ts_json *j, char close, bool *first) {
+bool ts_json_next(ts_json *j, char close, bool *first)
+{
     if (ts_json_take(j, close)) return false;
     if (*first) {
         *first = false;
@@ -33,27 +38,25 @@ bool ts_json_next(ts_json *j, char close, bool *first) {
     return ts_json_expect(j, ',');
 }
 
-static bool hex4(ts_json *j, uint32_t *out) {
+static bool hex4(ts_json *j, uint32_t *out)
+{
     uint32_t v = 0;
     if (j->end - j->at < 4) return ts_json_fail(j, "ends too early");
     for (int i = 0; i < 4; i++) {
         char c = *j->at++;
         uint32_t digit;
-        if (c >= '0' && c <= '9')
-            digit = (uint32_t)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            digit = (uint32_t)(c - 'a') + 10;
-        else if (c >= 'A' && c <= 'F')
-            digit = (uint32_t)(c - 'A') + 10;
-        else
-            return ts_json_fail(j, "has a bad \\u escape");
+        if (c >= '0' && c <= '9') digit = (uint32_t)(c - '0');
+        else if (c >= 'a' && c <= 'f') digit = (uint32_t)(c - 'a') + 10;
+        else if (c >= 'A' && c <= 'F') digit = (uint32_t)(c - 'A') + 10;
+        else return ts_json_fail(j, "has a bad \\u escape");
         v = v << 4 | digit;
     }
     *out = v;
     return true;
 }
 
-static char *put_utf8(char *to, uint32_t c) {
+static char *put_utf8(char *to, uint32_t c)
+{
     if (c < 0x80) {
         *to++ = (char)c;
     } else if (c < 0x800) {
@@ -73,7 +76,8 @@ static char *put_utf8(char *to, uint32_t c) {
 }
 
 /* After "\u". An escape is longer than what it stands for, so writing in place is safe. */
-static bool unicode_escape(ts_json *j, char **to) {
+static bool unicode_escape(ts_json *j, char **to)
+{
     uint32_t c, low;
     if (!hex4(j, &c)) return false;
     if (c >= 0xd800 && c < 0xdc00) {
@@ -91,7 +95,8 @@ static bool unicode_escape(ts_json *j, char **to) {
     return true;
 }
 
-static bool escape(ts_json *j, char **to) {
+static bool escape(ts_json *j, char **to)
+{
     static const char from[] = "\"\\/bfnrt", into[] = "\"\\/\b\f\n\r\t";
     if (j->at >= j->end) return ts_json_fail(j, "ends too early");
     char c = *j->at++;
@@ -102,7 +107,8 @@ static bool escape(ts_json *j, char **to) {
     return true;
 }
 
-bool ts_json_string(ts_json *j, char **out, size_t *length) {
+bool ts_json_string(ts_json *j, char **out, size_t *length)
+{
     if (!ts_json_expect(j, '"')) return false;
     char *start = j->at, *to = j->at;
     while (j->at < j->end) {
@@ -114,15 +120,14 @@ bool ts_json_string(ts_json *j, char **out, size_t *length) {
             return true;
         }
         if ((unsigned char)c < 0x20) return ts_json_fail(j, "has a control character in a string");
-        if (c != '\\')
-            *to++ = c;
-        else if (!escape(j, &to))
-            return false;
+        if (c != '\\') *to++ = c;
+        else if (!escape(j, &to)) return false;
     }
     return ts_json_fail(j, "ends inside a string");
 }
 
-bool ts_json_uint(ts_json *j, uint64_t *out) {
+bool ts_json_uint(ts_json *j, uint64_t *out)
+{
     uint64_t v = 0;
     char c = ts_json_peek(j);
     if (j->problem) return false;
@@ -141,14 +146,16 @@ bool ts_json_uint(ts_json *j, uint64_t *out) {
 }
 
 /* Numbers and the three words; what they mean does not matter to a reader that skips them. */
-static bool skip_scalar(ts_json *j) {
+static bool skip_scalar(ts_json *j)
+{
     char *start = j->at;
     while (j->at < j->end && *j->at && strchr("+-.0123456789abcdefghijklmnopqrstuvwxyzE", *j->at))
         j->at++;
     return j->at > start || ts_json_fail(j, "is not well-formed JSON");
 }
 
-static bool skip_at(ts_json *j, int depth) {
+static bool skip_at(ts_json *j, int depth)
+{
     char *s;
     size_t n;
     char open = ts_json_peek(j);
@@ -165,6 +172,7 @@ static bool skip_at(ts_json *j, int depth) {
     return !j->problem;
 }
 
-bool ts_json_skip(ts_json *j) {
+bool ts_json_skip(ts_json *j)
+{
     return skip_at(j, 0);
 }

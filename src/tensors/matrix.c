@@ -17,14 +17,16 @@ typedef struct query {
     fm_error *err;
 } query;
 
-static const ts_tensor *part(const query *q, const char *suffix) {
+static const ts_tensor *part(const query *q, const char *suffix)
+{
     char name[MAX_NAME];
     int n = snprintf(name, sizeof name, "%s%s", q->module, suffix);
     return n < 0 || n >= MAX_NAME ? NULL : ts_find(q->store, name);
 }
 
 /* t must be [count][a][b], without count for a plain matrix. */
-static fm_status check_shape(const query *q, const ts_tensor *t, int64_t a, int64_t b) {
+static fm_status check_shape(const query *q, const ts_tensor *t, int64_t a, int64_t b)
+{
     char have[TS_SHAPE_TEXT], want[TS_SHAPE_TEXT];
     int64_t shape[3] = {q->count, a, b};
     const int64_t *wanted = q->count ? shape : shape + 1;
@@ -35,14 +37,15 @@ static fm_status check_shape(const query *q, const ts_tensor *t, int64_t a, int6
                    ts_shape_text(wanted, n, want));
 }
 
-static fm_status bad_tensor(const query *q, fm_status code, const ts_tensor *t, const char *what) {
+static fm_status bad_tensor(const query *q, fm_status code, const ts_tensor *t, const char *what)
+{
     char shape[TS_SHAPE_TEXT];
     return fm_fail(q->err, code, "%s: tensor %.150s (%s %s) %s", q->store->files[t->file].path,
                    t->name, ts_type_name(t->type), ts_shape_text(t->shape, t->n_dims, shape), what);
 }
 
-static void set_format(const query *q, kn_format format, int bits, int group,
-                       kn_format scale_type) {
+static void set_format(const query *q, kn_format format, int bits, int group, kn_format scale_type)
+{
     kn_mat *m = &q->out->shape;
     *m = (kn_mat){.format = format,
                   .bits = bits,
@@ -54,30 +57,30 @@ static void set_format(const query *q, kn_format format, int bits, int group,
     if (q->out->scales) m->scale_row_bytes = kn_scale_row_bytes(format, scale_type, group, m->cols);
 }
 
-static bool float_format(ts_type type, kn_format *out) {
-    if (type == TS_F32)
-        *out = KN_F32;
-    else if (type == TS_F16)
-        *out = KN_F16;
-    else if (type == TS_BF16)
-        *out = KN_BF16;
-    else
-        return false;
+static bool float_format(ts_type type, kn_format *out)
+{
+    if (type == TS_F32) *out = KN_F32;
+    else if (type == TS_F16) *out = KN_F16;
+    else if (type == TS_BF16) *out = KN_BF16;
+    else return false;
     return true;
 }
 
 /* --- quantised by MLX ------------------------------------------------------------------------- */
 
-static bool known_bits(int64_t bits) {
+static bool known_bits(int64_t bits)
+{
     return bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
 }
 
-static bool known_group(int64_t group) {
+static bool known_group(int64_t group)
+{
     return group == 16 || group == 32 || group == 64 || group == 128;
 }
 
 /* The config's entry for a module may differ from the shapes (they win), but not be impossible. */
-static fm_status check_config(const query *q) {
+static fm_status check_config(const query *q)
+{
     const char *section = "quantization";
     const json_t *all = json_object_get(q->config, section);
     if (!all) all = json_object_get(q->config, section = "quantization_config");
@@ -95,7 +98,8 @@ static fm_status check_config(const query *q) {
                    global ? "" : ".", global ? "" : q->module, wrong);
 }
 
-static fm_status affine(const query *q, int64_t bits, int64_t group) {
+static fm_status affine(const query *q, int64_t bits, int64_t group)
+{
     ts_matrix *m = q->out;
     kn_format scale_type;
     if (!float_format(m->scales->type, &scale_type))
@@ -111,17 +115,15 @@ static fm_status affine(const query *q, int64_t bits, int64_t group) {
     return FM_OK;
 }
 
-static fm_status floating(const query *q, int64_t bits, int64_t group) {
+static fm_status floating(const query *q, int64_t bits, int64_t group)
+{
     ts_matrix *m = q->out;
     if (m->scales->type != TS_U8)
         return bad_tensor(q, FM_E_FORMAT, m->scales,
                           "has no .biases beside it (affine) and is not U8 (mxfp4, nvfp4, mxfp8)");
-    if (bits == 4 && group == 32)
-        set_format(q, KN_MXFP4, 4, 32, KN_F32);
-    else if (bits == 4 && group == 16)
-        set_format(q, KN_NVFP4, 4, 16, KN_F32);
-    else if (bits == 8 && group == 32)
-        set_format(q, KN_MXFP8, 8, 32, KN_F32);
+    if (bits == 4 && group == 32) set_format(q, KN_MXFP4, 4, 32, KN_F32);
+    else if (bits == 4 && group == 16) set_format(q, KN_NVFP4, 4, 16, KN_F32);
+    else if (bits == 8 && group == 32) set_format(q, KN_MXFP8, 8, 32, KN_F32);
     else
         return bad_tensor(q, FM_E_UNSUPPORTED, m->codes,
                           "is neither mxfp4 nor nvfp4 nor mxfp8 by its shape");
@@ -129,7 +131,8 @@ static fm_status floating(const query *q, int64_t bits, int64_t group) {
 }
 
 /* bits and group follow from the last dimensions, since cols is known. */
-static fm_status quantised(const query *q) {
+static fm_status quantised(const query *q)
+{
     ts_matrix *m = q->out;
     int n = q->count ? 3 : 2;
     if (m->codes->type != TS_U32)
@@ -152,7 +155,8 @@ static fm_status quantised(const query *q) {
 /* --- as Hugging Face has it ------------------------------------------------------------------- */
 
 /* gpt-oss: `module`_blocks U8 [count, rows, cols / 32, 16] are mxfp4 codes in the same order. */
-static fm_status blocks(const query *q) {
+static fm_status blocks(const query *q)
+{
     ts_matrix *m = q->out;
     const ts_tensor *t = m->codes;
     int d = q->count ? 1 : 0;
@@ -167,7 +171,8 @@ static fm_status blocks(const query *q) {
     return status;
 }
 
-static fm_status f8_blocks(const query *q) {
+static fm_status f8_blocks(const query *q)
+{
     ts_matrix *m = q->out;
     if (m->codes->type != TS_F8_E4M3)
         return bad_tensor(q, FM_E_UNSUPPORTED, m->codes,
@@ -182,7 +187,8 @@ static fm_status f8_blocks(const query *q) {
     return status;
 }
 
-static fm_status plain(const query *q) {
+static fm_status plain(const query *q)
+{
     kn_format format;
     const ts_tensor *t = q->out->codes;
     if (!float_format(t->type, &format))
@@ -195,7 +201,8 @@ static fm_status plain(const query *q) {
 }
 
 /* The marks that other quantisers leave beside or instead of `module`.weight. */
-static fm_status refuse_others(const query *q) {
+static fm_status refuse_others(const query *q)
+{
     static const struct {
         const char *suffix, *what;
     } others[] = {
@@ -217,7 +224,8 @@ static fm_status refuse_others(const query *q) {
     return FM_OK;
 }
 
-static fm_status find(const query *q) {
+static fm_status find(const query *q)
+{
     ts_matrix *m = q->out;
     m->codes = part(q, ".weight");
     m->scales = part(q, ".scales");
@@ -237,7 +245,8 @@ static fm_status find(const query *q) {
 }
 
 fm_status ts_find_matrix(const ts_store *store, const json_t *config, const char *module,
-                         int64_t count, int64_t rows, int64_t cols, ts_matrix *out, fm_error *err) {
+                         int64_t count, int64_t rows, int64_t cols, ts_matrix *out, fm_error *err)
+{
     query q = {store, config, module, count, rows, cols, out, err};
     *out = (ts_matrix){.count = count ? count : 1};
     if (count < 0 || rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX)

@@ -19,17 +19,20 @@ enum {
 };
 
 #ifdef O_DIRECT
-static int open_direct(const char *path) {
+static int open_direct(const char *path)
+{
     return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
 }
 #else
-static int open_direct(const char *path) {
+static int open_direct(const char *path)
+{
     (void)path;
     return -1;
 }
 #endif
 
-static void drop_pages(int fd, uint64_t offset, uint64_t n) {
+static void drop_pages(int fd, uint64_t offset, uint64_t n)
+{
 #ifdef POSIX_FADV_DONTNEED
     (void)posix_fadvise(fd, (off_t)offset, (off_t)n, POSIX_FADV_DONTNEED);
 #else
@@ -40,7 +43,8 @@ static void drop_pages(int fd, uint64_t offset, uint64_t n) {
 /* Copies what direct reads can give of [offset, offset + n) and returns how much that was: less
  * than n when the file system refuses O_DIRECT, the file ends, or a read fails. The buffered
  * path goes on from there and reports what is wrong, if anything is. */
-static uint64_t read_direct(const char *path, uint64_t offset, uint64_t n, char *dst) {
+static uint64_t read_direct(const char *path, uint64_t offset, uint64_t n, char *dst)
+{
     uint64_t done = 0;
     int fd = open_direct(path);
     char *bounce = fd < 0 ? NULL : bs_pages_alloc(BOUNCE);
@@ -62,7 +66,8 @@ static uint64_t read_direct(const char *path, uint64_t offset, uint64_t n, char 
 }
 
 static fm_status read_buffered(const ts_file *f, uint64_t offset, uint64_t n, char *dst,
-                               fm_error *err) {
+                               fm_error *err)
+{
     int fd;
     uint64_t bytes;
     fm_status status = ts_open_file(f->path, &fd, &bytes, err);
@@ -78,7 +83,8 @@ static fm_status read_buffered(const ts_file *f, uint64_t offset, uint64_t n, ch
 }
 
 fm_status ts_read(const ts_store *store, const ts_tensor *t, uint64_t begin, uint64_t n, void *dst,
-                  fm_error *err) {
+                  fm_error *err)
+{
     const ts_file *f = &store->files[t->file];
     char *to = dst;
     if (begin > t->bytes || n > t->bytes - begin)
@@ -93,7 +99,8 @@ fm_status ts_read(const ts_store *store, const ts_tensor *t, uint64_t begin, uin
     return status ? fm_prefix(err, "tensor %.200s", t->name) : FM_OK;
 }
 
-static float half_to_float(uint16_t h) {
+static float half_to_float(uint16_t h)
+{
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff;
     uint32_t bits;
     float value;
@@ -109,7 +116,8 @@ static float half_to_float(uint16_t h) {
     return value;
 }
 
-static float bfloat_to_float(uint16_t h) {
+static float bfloat_to_float(uint16_t h)
+{
     uint32_t bits = (uint32_t)h << 16;
     float value;
     memcpy(&value, &bits, sizeof value);
@@ -118,7 +126,8 @@ static float bfloat_to_float(uint16_t h) {
 
 /* The 16-bit values stand in the upper half of dst and are widened from the front: the write
  * never overtakes the read. */
-static void widen(float *dst, uint64_t count, ts_type type) {
+static void widen(float *dst, uint64_t count, ts_type type)
+{
     const char *raw = (const char *)dst + count * 2;
     for (uint64_t i = 0; i < count; i++) {
         uint16_t h;
@@ -128,7 +137,8 @@ static void widen(float *dst, uint64_t count, ts_type type) {
 }
 
 fm_status ts_read_floats(const ts_store *store, const ts_tensor *t, uint64_t count, float *dst,
-                         fm_error *err) {
+                         fm_error *err)
+{
     char shape[TS_SHAPE_TEXT];
     const char *path = store->files[t->file].path;
     if (t->type != TS_F32 && t->type != TS_F16 && t->type != TS_BF16)

@@ -30,15 +30,18 @@ static const struct {
 };
 enum { N_TYPES = sizeof types / sizeof *types };
 
-const char *ts_type_name(ts_type type) {
+const char *ts_type_name(ts_type type)
+{
     return types[type].name;
 }
 
-size_t ts_type_bytes(ts_type type) {
+size_t ts_type_bytes(ts_type type)
+{
     return types[type].bytes;
 }
 
-bool ts_type_parse(const char *name, ts_type *out) {
+bool ts_type_parse(const char *name, ts_type *out)
+{
     for (int i = 0; i < N_TYPES; i++) {
         if (strcmp(types[i].name, name)) continue;
         *out = (ts_type)i;
@@ -47,7 +50,8 @@ bool ts_type_parse(const char *name, ts_type *out) {
     return false;
 }
 
-const char *ts_shape_text(const int64_t *shape, int n_dims, char *out) {
+const char *ts_shape_text(const int64_t *shape, int n_dims, char *out)
+{
     char *p = out;
     *p++ = '[';
     for (int i = 0; i < n_dims; i++) p += sprintf(p, "%s%lld", i ? ", " : "", (long long)shape[i]);
@@ -56,13 +60,13 @@ const char *ts_shape_text(const int64_t *shape, int n_dims, char *out) {
     return out;
 }
 
-fm_status ts_open_file(const char *path, int *fd, uint64_t *bytes, fm_error *err) {
+fm_status ts_open_file(const char *path, int *fd, uint64_t *bytes, fm_error *err)
+{
     struct stat st;
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0) return fm_fail_errno(err, errno, "%s: cannot open", path);
     fm_status status = FM_OK;
-    if (fstat(*fd, &st))
-        status = fm_fail_errno(err, errno, "%s: cannot stat", path);
+    if (fstat(*fd, &st)) status = fm_fail_errno(err, errno, "%s: cannot stat", path);
     else if (!S_ISREG(st.st_mode))
         status = fm_fail(err, FM_E_IO, "%s: is not a regular file", path);
     if (status) {
@@ -82,14 +86,16 @@ typedef struct header {
     fm_error *err;
 } header;
 
-static fm_status broken(header *h) {
+static fm_status broken(header *h)
+{
     if (h->name)
         return fm_fail(h->err, FM_E_FORMAT, "%s: header: the entry of tensor %.200s %s", h->path,
                        h->name, h->json.problem);
     return fm_fail(h->err, FM_E_FORMAT, "%s: header %s", h->path, h->json.problem);
 }
 
-static bool parse_shape(header *h, ts_tensor *t) {
+static bool parse_shape(header *h, ts_tensor *t)
+{
     ts_json *j = &h->json;
     bool first = true;
     if (!ts_json_expect(j, '[')) return false;
@@ -103,7 +109,8 @@ static bool parse_shape(header *h, ts_tensor *t) {
     return !j->problem;
 }
 
-static bool parse_offsets(header *h, ts_tensor *t) {
+static bool parse_offsets(header *h, ts_tensor *t)
+{
     ts_json *j = &h->json;
     uint64_t begin, end;
     if (!ts_json_expect(j, '[') || !ts_json_uint(j, &begin) || !ts_json_expect(j, ',') ||
@@ -117,7 +124,8 @@ static bool parse_offsets(header *h, ts_tensor *t) {
     return true;
 }
 
-static bool parse_type(header *h, ts_tensor *t) {
+static bool parse_type(header *h, ts_tensor *t)
+{
     char *name;
     size_t n;
     if (!ts_json_string(&h->json, &name, &n)) return false;
@@ -125,7 +133,8 @@ static bool parse_type(header *h, ts_tensor *t) {
            ts_json_fail(&h->json, "has a dtype that is not known here");
 }
 
-static bool parse_entry(header *h, ts_tensor *t) {
+static bool parse_entry(header *h, ts_tensor *t)
+{
     enum { DTYPE = 1, SHAPE = 2, OFFSETS = 4 };
     ts_json *j = &h->json;
     bool first = true, ok = true;
@@ -152,7 +161,8 @@ static bool parse_entry(header *h, ts_tensor *t) {
 }
 
 /* Does shape times type give the bytes of the range? */
-static fm_status check_size(header *h, const ts_tensor *t) {
+static fm_status check_size(header *h, const ts_tensor *t)
+{
     char shape[TS_SHAPE_TEXT];
     uint64_t bytes = types[t->type].bytes;
     bool fits = true, empty = false;
@@ -168,7 +178,8 @@ static fm_status check_size(header *h, const ts_tensor *t) {
                    (unsigned long long)t->bytes);
 }
 
-static bool parse_metadata(ts_json *j) {
+static bool parse_metadata(ts_json *j)
+{
     bool first = true;
     char *s;
     size_t n;
@@ -183,7 +194,8 @@ static bool parse_metadata(ts_json *j) {
     return !j->problem;
 }
 
-static ts_tensor *new_tensor(ts_store *store) {
+static ts_tensor *new_tensor(ts_store *store)
+{
     if (store->n_tensors == store->capacity) {
         size_t capacity = store->capacity ? store->capacity * 2 : 256;
         ts_tensor *grown = bs_realloc(store->tensors, capacity, sizeof *grown);
@@ -198,7 +210,8 @@ static ts_tensor *new_tensor(ts_store *store) {
 
 /* The names are moved together at the front of the text, behind which the reader has passed;
  * *names_end is where the next one goes. */
-static fm_status parse_header(ts_store *store, int file, header *h, char **names_end) {
+static fm_status parse_header(ts_store *store, int file, header *h, char **names_end)
+{
     ts_json *j = &h->json;
     bool first = true, metadata = false;
     if (!ts_json_expect(j, '{')) return broken(h);
@@ -233,7 +246,8 @@ static fm_status parse_header(ts_store *store, int file, header *h, char **names
 }
 
 /* Give back what the JSON took beyond the names. */
-static void keep_names(ts_store *store, int file, size_t first, char *text, size_t used) {
+static void keep_names(ts_store *store, int file, size_t first, char *text, size_t used)
+{
     char *kept = bs_realloc(text, used ? used : 1, 1);
     store->files[file].names = kept ? kept : text;
     if (!kept || kept == text) return;
@@ -245,7 +259,8 @@ static void keep_names(ts_store *store, int file, size_t first, char *text, size
 }
 
 static fm_status check_length(const char *path, const unsigned char *prefix, uint64_t file_bytes,
-                              size_t *length, fm_error *err) {
+                              size_t *length, fm_error *err)
+{
     uint64_t n = 0;
     for (int i = PREFIX - 1; i >= 0; i--) n = n << 8 | prefix[i];
     if (!memcmp(prefix, "version ", PREFIX))
@@ -265,7 +280,8 @@ static fm_status check_length(const char *path, const unsigned char *prefix, uin
 }
 
 static fm_status load_text(int fd, const char *path, uint64_t bytes, char **text, size_t *length,
-                           fm_error *err) {
+                           fm_error *err)
+{
     unsigned char prefix[PREFIX];
     if (bytes < PREFIX)
         return fm_fail(err, FM_E_FORMAT, "%s: %llu bytes, too short for a safetensors file", path,
@@ -280,7 +296,8 @@ static fm_status load_text(int fd, const char *path, uint64_t bytes, char **text
     return status;
 }
 
-fm_status ts_read_header(ts_store *store, int file, fm_error *err) {
+fm_status ts_read_header(ts_store *store, int file, fm_error *err)
+{
     ts_file *f = &store->files[file];
     char *text = NULL;
     size_t length = 0, first = store->n_tensors;
@@ -295,9 +312,7 @@ fm_status ts_read_header(ts_store *store, int file, fm_error *err) {
     h.data_bytes = f->bytes - h.data_begin;
     char *names_end = text;
     status = parse_header(store, file, &h, &names_end);
-    if (status)
-        bs_free(text);
-    else
-        keep_names(store, file, first, text, (size_t)(names_end - text));
+    if (status) bs_free(text);
+    else keep_names(store, file, first, text, (size_t)(names_end - text));
     return status;
 }

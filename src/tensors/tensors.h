@@ -14,8 +14,21 @@
 #include <jansson.h>
 
 typedef enum ts_type {
-    TS_F32, TS_F16, TS_BF16, TS_F64, TS_F8_E4M3, TS_F8_E5M2, TS_U8, TS_I8, TS_U16, TS_I16, TS_U32,
-    TS_I32, TS_U64, TS_I64, TS_BOOL,
+    TS_F32,
+    TS_F16,
+    TS_BF16,
+    TS_F64,
+    TS_F8_E4M3,
+    TS_F8_E5M2,
+    TS_U8,
+    TS_I8,
+    TS_U16,
+    TS_I16,
+    TS_U32,
+    TS_I32,
+    TS_U64,
+    TS_I64,
+    TS_BOOL,
 } ts_type;
 
 enum { TS_MAX_DIMS = 8 };
@@ -36,7 +49,7 @@ fm_status ts_open(const char *dir, ts_store **out, fm_error *err);
 void ts_close(ts_store *store);
 
 size_t ts_count(const ts_store *store);
-const ts_tensor *ts_at(const ts_store *store, size_t i); /* in order of name (strcmp) */
+const ts_tensor *ts_at(const ts_store *store, size_t i);           /* in order of name (strcmp) */
 const ts_tensor *ts_find(const ts_store *store, const char *name); /* NULL: absent */
 int ts_file_count(const ts_store *store);
 const char *ts_file_path(const ts_store *store, int file);

@@ -20,7 +20,8 @@ struct ts_writer {
     uint64_t declared, written;
 };
 
-fm_status ts_writer_open(const char *path, ts_writer **out, fm_error *err) {
+fm_status ts_writer_open(const char *path, ts_writer **out, fm_error *err)
+{
     ts_writer *w = bs_calloc(1, sizeof *w);
     if (!w) return fm_fail_nomem(err, path);
     w->fd = -1;
@@ -41,22 +42,21 @@ fm_status ts_writer_open(const char *path, ts_writer **out, fm_error *err) {
     return FM_OK;
 }
 
-static void put_name(bs_buf *b, const char *name) {
+static void put_name(bs_buf *b, const char *name)
+{
     bs_buf_putc(b, '"');
     for (; *name; name++) {
         unsigned char c = (unsigned char)*name;
-        if (c == '"' || c == '\\')
-            bs_buf_printf(b, "\\%c", c);
-        else if (c < 0x20)
-            bs_buf_printf(b, "\\u%04x", c);
-        else
-            bs_buf_putc(b, (char)c);
+        if (c == '"' || c == '\\') bs_buf_printf(b, "\\%c", c);
+        else if (c < 0x20) bs_buf_printf(b, "\\u%04x", c);
+        else bs_buf_putc(b, (char)c);
     }
     bs_buf_putc(b, '"');
 }
 
 fm_status ts_writer_declare(ts_writer *w, const char *name, ts_type type, int n_dims,
-                            const int64_t *shape, fm_error *err) {
+                            const int64_t *shape, fm_error *err)
+{
     uint64_t bytes = ts_type_bytes(type), end;
     bool fits = n_dims >= 0 && n_dims <= TS_MAX_DIMS && !w->streaming;
     for (int i = 0; fits && i < n_dims; i++)
@@ -75,7 +75,8 @@ fm_status ts_writer_declare(ts_writer *w, const char *name, ts_type type, int n_
 }
 
 /* Spaces after the JSON make the data begin at a multiple of 8, as the format advises. */
-static fm_status begin_data(ts_writer *w, fm_error *err) {
+static fm_status begin_data(ts_writer *w, fm_error *err)
+{
     unsigned char length[8];
     w->streaming = true;
     bs_buf_putc(&w->header, '}');
@@ -88,7 +89,8 @@ static fm_status begin_data(ts_writer *w, fm_error *err) {
     return status;
 }
 
-fm_status ts_writer_write(ts_writer *w, const void *data, size_t n, fm_error *err) {
+fm_status ts_writer_write(ts_writer *w, const void *data, size_t n, fm_error *err)
+{
     fm_status status = w->streaming ? FM_OK : begin_data(w, err);
     if (status) return status;
     if (n > w->declared - w->written)
@@ -98,7 +100,8 @@ fm_status ts_writer_write(ts_writer *w, const void *data, size_t n, fm_error *er
     return status;
 }
 
-static fm_status commit(ts_writer *w, fm_error *err) {
+static fm_status commit(ts_writer *w, fm_error *err)
+{
     fm_status status = w->streaming ? FM_OK : begin_data(w, err);
     if (status) return status;
     if (w->written != w->declared)
@@ -113,13 +116,15 @@ static fm_status commit(ts_writer *w, fm_error *err) {
     return FM_OK;
 }
 
-fm_status ts_writer_finish(ts_writer *w, fm_error *err) {
+fm_status ts_writer_finish(ts_writer *w, fm_error *err)
+{
     fm_status status = commit(w, err);
     ts_writer_abort(w); /* after the rename there is no temporary file left to remove */
     return status;
 }
 
-void ts_writer_abort(ts_writer *w) {
+void ts_writer_abort(ts_writer *w)
+{
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
     if (w->temp) unlink(w->temp);

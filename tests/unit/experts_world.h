@@ -29,13 +29,15 @@ typedef struct world {
 
 static unsigned random_state = 1;
 
-static unsigned next_random(void) {
+static unsigned next_random(void)
+{
     random_state = random_state * 1664525u + 1013904223u;
     return random_state >> 8;
 }
 
 /* Stacked tensors at unaligned offsets: layer 1 lies in file 1, the others in file 0. */
-static void describe(world *w) {
+static void describe(world *w)
+{
     uint64_t end[2] = {123, 4097};
     for (int l = 0; l < LAYERS; l++) {
         xp_layer *layer = &w->layers[l];
@@ -64,7 +66,8 @@ static void describe(world *w) {
     w->file_bytes[1] = end[1] - 13; /* the last range ends with the file */
 }
 
-static int set_up(void **state) {
+static int set_up(void **state)
+{
     world *w = calloc(1, sizeof *w);
     describe(w);
     for (int f = 0; f < 2; f++) {
@@ -83,7 +86,8 @@ static int set_up(void **state) {
     return 0;
 }
 
-static int tear_down(void **state) {
+static int tear_down(void **state)
+{
     world *w = *state;
     for (int f = 0; f < 2; f++) {
         unlink(w->path[f]);
@@ -93,7 +97,8 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static inline void check_view(const world *w, const xp_ticket *t) {
+static inline void check_view(const world *w, const xp_ticket *t)
+{
     for (int p = 0; p < XP_PROJECTIONS; p++) {
         const xp_part *part = w->layers[t->layer].part[p];
         const void *seen[XP_PARTS] = {t->view.m[p].w, t->view.m[p].scales, t->view.m[p].biases,

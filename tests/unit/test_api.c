@@ -1,4 +1,5 @@
-/* The public API: a chat keeps what it computed, text and ids, stopping, several threads, errors. */
+/* The public API: a chat keeps what it computed, text and ids, stopping, several threads, errors.
+ */
 #include "flash_moe.h"
 
 #include <pthread.h>
@@ -12,7 +13,8 @@
 
 #define MODEL "models/flash-moe-tiny"
 
-static fm_model *open_model(int parallel) {
+static fm_model *open_model(int parallel)
+{
     fm_options o = fm_options_default();
     fm_error err = {0};
     fm_model *m = NULL;
@@ -23,7 +25,8 @@ static fm_model *open_model(int parallel) {
     return m;
 }
 
-static fm_session *open_session(fm_model *m) {
+static fm_session *open_session(fm_model *m)
+{
     fm_session *s = NULL;
     assert_int_equal(fm_session_open(m, &s, NULL), FM_OK);
     return s;
@@ -35,7 +38,8 @@ typedef struct sink {
     fm_session *session;
 } sink;
 
-static bool collect(void *arg, const fm_token *t) {
+static bool collect(void *arg, const fm_token *t)
+{
     sink *k = arg;
     assert_int_equal(strlen(t->text), t->text_bytes);
     strncat(k->text, t->text, sizeof k->text - strlen(k->text) - 1);
@@ -44,14 +48,16 @@ static bool collect(void *arg, const fm_token *t) {
     return !(k->stop_after && k->tokens >= k->stop_after);
 }
 
-static fm_generation greedy(const fm_model *m, int tokens) {
+static fm_generation greedy(const fm_model *m, int tokens)
+{
     fm_generation g = fm_generation_default(m);
     g.temperature = 0;
     g.max_tokens = tokens;
     return g;
 }
 
-static void a_chat_goes_on(void **state) {
+static void a_chat_goes_on(void **state)
+{
     (void)state;
     fm_model *m = open_model(1);
     fm_session *s = open_session(m);
@@ -79,7 +85,8 @@ static void a_chat_goes_on(void **state) {
     fm_model_close(m);
 }
 
-static void text_and_ids_are_the_same(void **state) {
+static void text_and_ids_are_the_same(void **state)
+{
     (void)state;
     fm_model *m = open_model(1);
     fm_generation g = greedy(m, 20);
@@ -106,7 +113,8 @@ static void text_and_ids_are_the_same(void **state) {
     fm_model_close(m);
 }
 
-static void stopping(void **state) {
+static void stopping(void **state)
+{
     (void)state;
     fm_model *m = open_model(1);
     fm_session *s = open_session(m);
@@ -135,7 +143,8 @@ typedef struct job {
     fm_status status;
 } job;
 
-static void *work(void *arg) {
+static void *work(void *arg)
+{
     job *j = arg;
     fm_session *s = NULL;
     fm_generation g = greedy(j->model, 24);
@@ -146,7 +155,8 @@ static void *work(void *arg) {
     return NULL;
 }
 
-static void threads_get_what_they_would_alone(void **state) {
+static void threads_get_what_they_would_alone(void **state)
+{
     (void)state;
     static const char *const prompts[] = {"What does grep do?", "What does ls do?",
                                           "Tell me a story about a wolf.", "Who are you?"};
@@ -171,7 +181,8 @@ static void threads_get_what_they_would_alone(void **state) {
     fm_model_close(m);
 }
 
-static void errors_speak(void **state) {
+static void errors_speak(void **state)
+{
     (void)state;
     fm_model *m = NULL;
     fm_error err = {0};
@@ -197,12 +208,11 @@ static void errors_speak(void **state) {
     assert_string_equal(flash_version(), FLASH_MOE_VERSION);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_chat_goes_on),
-        cmocka_unit_test(text_and_ids_are_the_same),
-        cmocka_unit_test(stopping),
-        cmocka_unit_test(threads_get_what_they_would_alone),
+        cmocka_unit_test(a_chat_goes_on), cmocka_unit_test(text_and_ids_are_the_same),
+        cmocka_unit_test(stopping),       cmocka_unit_test(threads_get_what_they_would_alone),
         cmocka_unit_test(errors_speak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,12 +6,14 @@
 
 #include "experts_world.h"
 
-static xp_options with_capacity(int capacity) {
+static xp_options with_capacity(int capacity)
+{
     return (xp_options){.capacity = capacity, .policy = XP_LFRU};
 }
 
 /* n distinct experts, a few of them favourites. */
-static void draw(int *experts, int n) {
+static void draw(int *experts, int n)
+{
     for (int i = 0; i < n;) {
         unsigned r = next_random();
         experts[i] = (int)(r % 3 ? r / 3 % 5 : r / 3 % EXPERTS);
@@ -22,7 +24,8 @@ static void draw(int *experts, int n) {
 }
 
 static fm_status use(xp_cache *c, const world *w, int layer, const int *experts, int n,
-                     fm_error *err) {
+                     fm_error *err)
+{
     xp_ticket t[EXPERTS];
     fm_status status = xp_acquire(c, layer, experts, NULL, n, t, err);
     if (status) return status;
@@ -46,7 +49,8 @@ static fm_status use(xp_cache *c, const world *w, int layer, const int *experts,
     return status;
 }
 
-static void run_steps(xp_cache *c, const world *w, int steps) {
+static void run_steps(xp_cache *c, const world *w, int steps)
+{
     for (int i = 0; i < steps; i++) {
         xp_begin_step(c, 1, i % 7 == 0);
         for (int l = 0; l < LAYERS; l++) {
@@ -63,7 +67,8 @@ static void run_steps(xp_cache *c, const world *w, int steps) {
     }
 }
 
-static void right_bytes(void **state) {
+static void right_bytes(void **state)
+{
     const world *w = *state;
     xp_options kinds[] = {with_capacity(0),  with_capacity(TOP_K), with_capacity(7),
                           with_capacity(99), with_capacity(-1),    with_capacity(-1),
@@ -95,7 +100,8 @@ static void right_bytes(void **state) {
     }
 }
 
-static void waves_hold_at_most_max_held(void **state) {
+static void waves_hold_at_most_max_held(void **state)
+{
     const world *w = *state;
     xp_options o = with_capacity(6);
     xp_cache *c;
@@ -125,7 +131,8 @@ static void waves_hold_at_most_max_held(void **state) {
     xp_close(c);
 }
 
-static void bad_requests(void **state) {
+static void bad_requests(void **state)
+{
     world *w = *state;
     fm_error err;
     xp_cache *c;
@@ -152,7 +159,8 @@ static void bad_requests(void **state) {
 
 /* Every read in turn fails, is refused or comes back short; the bytes are right or it is an error,
  * and the next use of the same experts works. */
-static void failing_reads(void **state) {
+static void failing_reads(void **state)
+{
     const world *w = *state;
     const int errors[] = {EIO, EINTR, EINVAL, -1};
     for (int k = 0; k < 8; k++)
@@ -176,7 +184,8 @@ static void failing_reads(void **state) {
         }
 }
 
-static void shrinking_file(void **state) {
+static void shrinking_file(void **state)
+{
     const world *w = *state;
     xp_options o = with_capacity(5);
     xp_cache *c;
@@ -193,7 +202,8 @@ static void shrinking_file(void **state) {
     assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_E_NOT_FOUND);
 }
 
-static void failing_allocations(void **state) {
+static void failing_allocations(void **state)
+{
     const world *w = *state;
     xp_options o = with_capacity(5);
     fm_status status = FM_E_NOMEM;
@@ -204,16 +214,16 @@ static void failing_allocations(void **state) {
         bs_mem_fail_at((uint64_t)nth, false);
         status = xp_open(&w->source, &o, &c, &err);
         bs_mem_fail_at(0, false);
-        if (status)
-            assert_int_equal(status, FM_E_NOMEM);
-        else
-            xp_close(c);
+        if (status) assert_int_equal(status, FM_E_NOMEM);
+        else xp_close(c);
     }
     assert_true(nth > 10 && nth < 1000);
 }
 
-/* Slots given back are not used again, the rest serves on, and no layer falls below a token's need. */
-static void shrinking(void **state) {
+/* Slots given back are not used again, the rest serves on, and no layer falls below a token's need.
+ */
+static void shrinking(void **state)
+{
     const world *w = *state;
     for (int kind = 0; kind < 2; kind++) {
         xp_options o = with_capacity(kind ? -1 : 10);
@@ -240,7 +250,8 @@ static void shrinking(void **state) {
     assert_int_equal(xp_pressure_parse_events("low 1\nhigh 2\nmax 30\noom 4\n"), 32);
 }
 
-static void policy_keys(void **state) {
+static void policy_keys(void **state)
+{
     (void)state;
     /* The seed's vectors at step 200: (f, last) -> P = f * 0.25^((200 - last) / 128). */
     const struct {
@@ -260,7 +271,8 @@ static void policy_keys(void **state) {
         }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(right_bytes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waves_hold_at_most_max_held, set_up, tear_down),

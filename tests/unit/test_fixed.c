@@ -4,7 +4,8 @@
 
 #include "experts_world.h"
 
-static xp_cache *open_cache(const world *w, int capacity, xp_policy policy) {
+static xp_cache *open_cache(const world *w, int capacity, xp_policy policy)
+{
     xp_cache *c = NULL;
     xp_options o = {.capacity = capacity, .policy = policy};
     assert_int_equal(xp_open(&w->source, &o, &c, NULL), 0);
@@ -12,7 +13,8 @@ static xp_cache *open_cache(const world *w, int capacity, xp_policy policy) {
 }
 
 /* Acquire, check the bytes of what is handed out, release. Returns how many were. */
-static int use(xp_cache *c, const world *w, int layer, const int *experts, int n) {
+static int use(xp_cache *c, const world *w, int layer, const int *experts, int n)
+{
     xp_ticket t[EXPERTS];
     int handed = 0, index;
     xp_begin_step(c, 1, false);
@@ -26,13 +28,15 @@ static int use(xp_cache *c, const world *w, int layer, const int *experts, int n
     return handed;
 }
 
-static xp_stats stats_of(const xp_cache *c) {
+static xp_stats stats_of(const xp_cache *c)
+{
     xp_stats s;
     xp_get_stats(c, &s);
     return s;
 }
 
-static void preload_fills_empty_slots_only(void **state) {
+static void preload_fills_empty_slots_only(void **state)
+{
     const world *w = *state;
     xp_cache *c = open_cache(w, 6, XP_LFRU);
     static const int first[4] = {0, 1, 2, 3}, wanted[8] = {9, 10, 0, 11, 12, 13, 14, 15};
@@ -50,7 +54,8 @@ static void preload_fills_empty_slots_only(void **state) {
     xp_close(c);
 }
 
-static void preload_goes_on_in_the_background(void **state) {
+static void preload_goes_on_in_the_background(void **state)
+{
     const world *w = *state;
     xp_cache *c = open_cache(w, EXPERTS, XP_LFRU);
     int all[EXPERTS];
@@ -65,7 +70,8 @@ static void preload_goes_on_in_the_background(void **state) {
     xp_close(c);
 }
 
-static void pins_stay(void **state) {
+static void pins_stay(void **state)
+{
     const world *w = *state;
     xp_cache *c = open_cache(w, 6, XP_LFRU);
     static const int universal[3] = {7, 8, 9};
@@ -85,7 +91,8 @@ static void pins_stay(void **state) {
     xp_close(c);
 }
 
-static void learned(xp_cache *c, const world *w) {
+static void learned(xp_cache *c, const world *w)
+{
     static const int often[4] = {2, 5, 11, 13}, once[4] = {1, 3, 4, 6};
     for (int l = 0; l < LAYERS; l++) {
         use(c, w, l, once, 4);
@@ -93,7 +100,8 @@ static void learned(xp_cache *c, const world *w) {
     }
 }
 
-static void a_saved_state_comes_back_in_order(void **state) {
+static void a_saved_state_comes_back_in_order(void **state)
+{
     const world *w = *state;
     static const int ids[LAYERS] = {0, 1, 2};
     for (xp_policy policy = XP_LFRU; policy <= XP_LCP; policy++) {
@@ -120,7 +128,8 @@ static void a_saved_state_comes_back_in_order(void **state) {
     }
 }
 
-static void fixed_set_reads_nothing(void **state) {
+static void fixed_set_reads_nothing(void **state)
+{
     const world *w = *state;
     xp_cache *c = open_cache(w, 6, XP_LFRU);
     static const int known[4] = {0, 1, 2, 3}, mixed[4] = {2, 8, 3, 9};
@@ -145,7 +154,8 @@ static void fixed_set_reads_nothing(void **state) {
     xp_close(c);
 }
 
-static void refresh_follows_demand_and_pins(void **state) {
+static void refresh_follows_demand_and_pins(void **state)
+{
     const world *w = *state;
     xp_cache *c = open_cache(w, 5, XP_LFRU);
     static const int known[4] = {0, 1, 2, 3}, often[2] = {8, 4}, rare[3] = {9, 10, 11};
@@ -166,7 +176,8 @@ static void refresh_follows_demand_and_pins(void **state) {
     xp_close(c);
 }
 
-static void refusals(void **state) {
+static void refusals(void **state)
+{
     const world *w = *state;
     xp_cache *c = open_cache(w, 0, XP_LFRU);
     assert_int_equal(xp_set_fixed(c, XP_FIXED_SKIP, NULL), FM_E_ARGUMENT);
@@ -186,7 +197,8 @@ static void refusals(void **state) {
     xp_close(c);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(preload_fills_empty_slots_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(preload_goes_on_in_the_background, set_up, tear_down),

@@ -11,7 +11,8 @@
 
 #include <cmocka.h>
 
-static en_grammar *compile(const char *schema, fm_error *err) {
+static en_grammar *compile(const char *schema, fm_error *err)
+{
     json_t *s = schema ? json_loads(schema, JSON_DECODE_ANY, NULL) : NULL;
     if (schema) assert_non_null(s);
     en_grammar *g = NULL;
@@ -21,7 +22,8 @@ static en_grammar *compile(const char *schema, fm_error *err) {
     return g;
 }
 
-static bool accepts(const en_grammar *g, const char *text) {
+static bool accepts(const en_grammar *g, const char *text)
+{
     en_matcher *m = NULL;
     assert_int_equal(en_matcher_create(g, NULL, &m, NULL), FM_OK);
     bool ok = en_matcher_accept_bytes(m, text, strlen(text)) && en_matcher_complete(m);
@@ -102,7 +104,8 @@ static const acceptance cases[] = {
     {"{\"allOf\":[{\"const\":{\"a\":[1,\"\xc3\xa9\"]}}]}", {"{\"a\":[1,\"\xc3\xa9\"]}"}, {"{}"}},
 };
 
-static void test_language(void **state) {
+static void test_language(void **state)
+{
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fm_error err = {0};
@@ -117,7 +120,8 @@ static void test_language(void **state) {
 }
 
 /* All numbers with up to three decimals around random bounds: the automaton against arithmetic. */
-static void test_number_ranges(void **state) {
+static void test_number_ranges(void **state)
+{
     (void)state;
     srand(7);
     for (int round = 0; round < 40; round++) {
@@ -144,7 +148,8 @@ static void test_number_ranges(void **state) {
     }
 }
 
-static void test_refusals(void **state) {
+static void test_refusals(void **state)
+{
     (void)state;
     static const struct {
         const char *schema, *says;
@@ -178,7 +183,8 @@ static void test_refusals(void **state) {
     }
 }
 
-static void test_hostile_size(void **state) {
+static void test_hostile_size(void **state)
+{
     (void)state;
     char *deep = malloc(200000);
     size_t n = 0;
@@ -210,14 +216,16 @@ static const char *const pieces[] = {
     "t",    "r",  ":",    "x",  "b",    "2",    "3"};
 enum { N_PIECES = sizeof pieces / sizeof *pieces, END = N_PIECES };
 
-static const char *piece(void *arg, int id, size_t *length) {
+static const char *piece(void *arg, int id, size_t *length)
+{
     (void)arg;
     if (id == END) return NULL;
     *length = strlen(pieces[id]);
     return pieces[id];
 }
 
-static en_vocab *make_vocab(void) {
+static en_vocab *make_vocab(void)
+{
     int32_t end = END;
     en_vocab *v = NULL;
     assert_int_equal(en_vocab_create(N_PIECES + 1, piece, NULL, &end, 1, &v, NULL), FM_OK);
@@ -225,7 +233,8 @@ static en_vocab *make_vocab(void) {
 }
 
 /* The mask must say exactly what walking each token's bytes says. */
-static void check_mask(en_matcher *m, const uint32_t *bits, const en_grammar *g, const char *text) {
+static void check_mask(en_matcher *m, const uint32_t *bits, const en_grammar *g, const char *text)
+{
     for (int id = 0; id < N_PIECES; id++) {
         char longer[5000];
         snprintf(longer, sizeof longer, "%s%s", text, pieces[id]);
@@ -238,7 +247,8 @@ static void check_mask(en_matcher *m, const uint32_t *bits, const en_grammar *g,
     assert_int_equal(bits[END / 32] >> (END % 32) & 1, en_matcher_complete(m));
 }
 
-static void walk(const char *schema, unsigned seed) {
+static void walk(const char *schema, unsigned seed)
+{
     fm_error err = {0};
     en_grammar *g = compile(schema, &err);
     en_vocab *v = make_vocab();
@@ -264,10 +274,8 @@ static void walk(const char *schema, unsigned seed) {
                     if (strchr("}]\"", pieces[options[i]][0])) choice = options[i];
         }
         assert_int_equal(en_matcher_accept(m, choice, &err), FM_OK);
-        if (choice == END)
-            ended = true;
-        else
-            strcat(text, pieces[choice]);
+        if (choice == END) ended = true;
+        else strcat(text, pieces[choice]);
     }
     if (ended) {
         json_error_t e;
@@ -280,7 +288,8 @@ static void walk(const char *schema, unsigned seed) {
     en_grammar_destroy(g);
 }
 
-static void test_walks(void **state) {
+static void test_walks(void **state)
+{
     (void)state;
     for (unsigned seed = 1; seed < 60; seed++) {
         walk(NULL, seed);
@@ -293,7 +302,8 @@ static void test_walks(void **state) {
 }
 
 /* A vocabulary that cannot spell the format is an error, not an empty answer. */
-static void test_no_token_fits(void **state) {
+static void test_no_token_fits(void **state)
+{
     (void)state;
     en_grammar *g = compile("{\"const\":\"zzz\"}", NULL);
     en_vocab *v = make_vocab();
@@ -309,7 +319,8 @@ static void test_no_token_fits(void **state) {
     en_grammar_destroy(g);
 }
 
-static void test_tools(void **state) {
+static void test_tools(void **state)
+{
     (void)state;
     json_t *p = json_loads("{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"},"
                            "\"days\":{\"type\":\"integer\"}},\"required\":[\"city\"]}",
@@ -344,7 +355,8 @@ static void test_tools(void **state) {
 }
 
 /* Every allocation may fail: an error each time, nothing lost. */
-static void test_out_of_memory(void **state) {
+static void test_out_of_memory(void **state)
+{
     (void)state;
     for (uint64_t nth = 1; nth < 400; nth++) {
         json_t *s = json_loads(cases[1].schema, 0, NULL);
@@ -371,7 +383,8 @@ static void test_out_of_memory(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_language), cmocka_unit_test(test_number_ranges),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_hostile_size),

@@ -33,16 +33,20 @@ typedef struct test_case {
 
 #define AFFINE(words, groups, type)                                                                \
     {                                                                                              \
-        {"m.weight", TS_U32, 2, {6, words}}, {"m.scales", type, 2, {6, groups}}, {                 \
-            "m.biases", type, 2, {                                                                 \
+        {"m.weight", TS_U32, 2, {6, words}}, {"m.scales", type, 2, {6, groups}},                   \
+        {                                                                                          \
+            "m.biases", type, 2,                                                                   \
+            {                                                                                      \
                 6, groups                                                                          \
             }                                                                                      \
         }                                                                                          \
     }
 #define FLOATING(words, groups)                                                                    \
     {                                                                                              \
-        {"m.weight", TS_U32, 2, {6, words}}, {                                                     \
-            "m.scales", TS_U8, 2, {                                                                \
+        {"m.weight", TS_U32, 2, {6, words}},                                                       \
+        {                                                                                          \
+            "m.scales", TS_U8, 2,                                                                  \
+            {                                                                                      \
                 6, groups                                                                          \
             }                                                                                      \
         }                                                                                          \
@@ -290,7 +294,8 @@ static const test_case bad[] = {
 
 static char dir[] = "/tmp/fm-matrix-XXXXXX";
 
-static ts_store *make(const test_case *t) {
+static ts_store *make(const test_case *t)
+{
     static const char zeros[8192];
     char path[100];
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
@@ -310,7 +315,8 @@ static ts_store *make(const test_case *t) {
     return store;
 }
 
-static void test_found(void **state) {
+static void test_found(void **state)
+{
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         const test_case *t = &good[i];
@@ -335,7 +341,8 @@ static void test_found(void **state) {
     }
 }
 
-static void test_refused(void **state) {
+static void test_refused(void **state)
+{
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const test_case *t = &bad[i];
@@ -352,19 +359,22 @@ static void test_refused(void **state) {
     }
 }
 
-static int set_up(void **state) {
+static int set_up(void **state)
+{
     (void)state;
     return mkdtemp(dir) ? 0 : 1;
 }
 
-static int tear_down(void **state) {
+static int tear_down(void **state)
+{
     (void)state;
     char command[100];
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return system(command);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_found),
         cmocka_unit_test(test_refused),

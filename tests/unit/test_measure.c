@@ -15,13 +15,15 @@
 
 static char dir[64];
 
-static int set_up(void **state) {
+static int set_up(void **state)
+{
     (void)state;
     strcpy(dir, "/tmp/test_measure.XXXXXX");
     return mkdtemp(dir) && !setenv("XDG_CONFIG_HOME", dir, 1) ? 0 : -1;
 }
 
-static int tear_down(void **state) {
+static int tear_down(void **state)
+{
     (void)state;
     char name[100];
     snprintf(name, sizeof name, "%s/flash-moe/tune.json", dir);
@@ -33,7 +35,8 @@ static int tear_down(void **state) {
     return rmdir(dir);
 }
 
-static void rates(void **state) {
+static void rates(void **state)
+{
     (void)state;
     char path[100];
     snprintf(path, sizeof path, "%s/data", dir);
@@ -55,7 +58,8 @@ static void rates(void **state) {
     assert_true(memory > 1e8 && memory < 1e13);
 }
 
-static void stored(void **state) {
+static void stored(void **state)
+{
     (void)state;
     xp_tuning t;
     assert_false(xp_tuning_load(dir, &t));
@@ -83,7 +87,8 @@ static void stored(void **state) {
     bs_free(where);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(rates, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stored, set_up, tear_down),

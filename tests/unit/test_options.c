@@ -16,9 +16,8 @@ static const cli_option own[] = {
     {0},
 };
 static const cli_group own_group = {"Own", own, false};
-static const cli_spec spec = {.arguments = "[MODEL]",
-                              .most = 1,
-                              .groups = {&own_group, &cli_group_model, &cli_group_engine}};
+static const cli_spec spec = {
+    .arguments = "[MODEL]", .most = 1, .groups = {&own_group, &cli_group_model, &cli_group_engine}};
 
 static int parse(cli_args *a, int argc, char **argv)
 {
@@ -26,7 +25,7 @@ static int parse(cli_args *a, int argc, char **argv)
 }
 
 #define PARSE(a, ...)                                                                              \
-    parse(a, sizeof((char *[]){"run", __VA_ARGS__}) / sizeof(char *),                             \
+    parse(a, sizeof((char *[]){"run", __VA_ARGS__}) / sizeof(char *),                              \
           (char *[]){"run", __VA_ARGS__, NULL})
 
 static void all_forms(void **state)
@@ -82,9 +81,14 @@ static void sizes(void **state)
     struct {
         const char *text;
         uint64_t bytes;
-    } good[] = {{"0", 0},           {"512", 512},           {"1K", 1024},
-                {"1.5GB", 1500000000u}, {"2MiB", 2 << 20}, {"3m", 3 << 20},
-                {"1T", (uint64_t)1 << 40}, {"10kb", 10000}};
+    } good[] = {{"0", 0},
+                {"512", 512},
+                {"1K", 1024},
+                {"1.5GB", 1500000000u},
+                {"2MiB", 2 << 20},
+                {"3m", 3 << 20},
+                {"1T", (uint64_t)1 << 40},
+                {"10kb", 10000}};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         uint64_t bytes = 1;
         assert_int_equal(en_parse_size(good[i].text, &bytes, NULL), FM_OK);

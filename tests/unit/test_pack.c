@@ -12,16 +12,19 @@
 
 static char dir[64];
 
-static int set_up_pack(void **state) {
+static int set_up_pack(void **state)
+{
     strcpy(dir, "/tmp/test_pack.XXXXXX");
     return mkdtemp(dir) ? set_up(state) : -1;
 }
 
-static void in_dir(char *out, size_t n, const char *name) {
+static void in_dir(char *out, size_t n, const char *name)
+{
     snprintf(out, n, "%s/%s", dir, name);
 }
 
-static int tear_down_pack(void **state) {
+static int tear_down_pack(void **state)
+{
     static const char *const names[] = {"manifest.json", "layer-000.pack", "layer-001.pack",
                                         "layer-002.pack", ".lock"};
     for (int i = 0; i < 5; i++) {
@@ -33,7 +36,8 @@ static int tear_down_pack(void **state) {
     return tear_down(state);
 }
 
-static void checksum(void **state) {
+static void checksum(void **state)
+{
     (void)state;
     assert_int_equal(bs_crc32c(0, "123456789", 9), 0xe3069283);
     unsigned char bytes[1000];
@@ -46,7 +50,8 @@ static void checksum(void **state) {
     }
 }
 
-static void use_all(const world *w, const xp_options *o) {
+static void use_all(const world *w, const xp_options *o)
+{
     xp_cache *c;
     fm_error err;
     assert_int_equal(xp_open(&w->source, o, &c, &err), FM_OK);
@@ -66,14 +71,16 @@ static void use_all(const world *w, const xp_options *o) {
     xp_close(c);
 }
 
-static void pack(const world *w) {
+static void pack(const world *w)
+{
     fm_error err;
     fm_status status = xp_pack_all(&w->source, dir, NULL, NULL, &err);
     if (status) print_message("%s\n", err.message);
     assert_int_equal(status, FM_OK);
 }
 
-static void same_bytes(void **state) {
+static void same_bytes(void **state)
+{
     const world *w = *state;
     pack(w);
     fm_error err;
@@ -91,7 +98,8 @@ static void same_bytes(void **state) {
     pack(w); /* done already: no work, still fine */
 }
 
-static void flip_byte(const char *name, off_t at) {
+static void flip_byte(const char *name, off_t at)
+{
     char path[120];
     in_dir(path, sizeof path, name);
     int fd = open(path, O_RDWR);
@@ -102,7 +110,8 @@ static void flip_byte(const char *name, off_t at) {
     close(fd);
 }
 
-static void damage(void **state) {
+static void damage(void **state)
+{
     const world *w = *state;
     pack(w);
     fm_error err;
@@ -132,7 +141,8 @@ static void damage(void **state) {
     use_all(w, &o);
 }
 
-static void stale(void **state) {
+static void stale(void **state)
+{
     world *w = *state;
     pack(w);
     fm_error err;
@@ -153,12 +163,14 @@ static void stale(void **state) {
     assert_int_equal(xp_pack_open("/nonexistent", &w->source, &p, &err), FM_E_NOT_FOUND);
 }
 
-static const void *bytes_of(const world *w, int l, int e, int p, int s) {
+static const void *bytes_of(const world *w, int l, int e, int p, int s)
+{
     const xp_part *part = &w->layers[l].part[p][s];
     return w->content[part->file] + part->offset + (size_t)e * part->stride;
 }
 
-static fm_status put(xp_pack_writer *writer, const world *w, int l, int e, fm_error *err) {
+static fm_status put(xp_pack_writer *writer, const world *w, int l, int e, fm_error *err)
+{
     const void *part[XP_PROJECTIONS][XP_PARTS];
     for (int p = 0; p < XP_PROJECTIONS; p++)
         for (int s = 0; s < XP_PARTS; s++) part[p][s] = bytes_of(w, l, e, p, s);
@@ -167,7 +179,8 @@ static fm_status put(xp_pack_writer *writer, const world *w, int l, int e, fm_er
 
 /* A writer that stops in its second layer; the next one, fed in pieces and in another order, goes
  * on after the first. */
-static void resume(void **state) {
+static void resume(void **state)
+{
     const world *w = *state;
     fm_error err;
     xp_pack_writer *writer, *other;
@@ -206,7 +219,8 @@ static void resume(void **state) {
     use_all(w, &o);
 }
 
-static void stands_alone(void **state) {
+static void stands_alone(void **state)
+{
     const world *w = *state;
     fm_error err;
     xp_pack_writer *writer;
@@ -225,7 +239,8 @@ static void stands_alone(void **state) {
 }
 
 /* Any damage of the manifest is an error, not a crash. */
-static void hostile_manifest(void **state) {
+static void hostile_manifest(void **state)
+{
     const world *w = *state;
     pack(w);
     char path[120];
@@ -247,7 +262,8 @@ static void hostile_manifest(void **state) {
     bs_buf_free(&text);
 }
 
-static void failing_allocations(void **state) {
+static void failing_allocations(void **state)
+{
     const world *w = *state;
     fm_status status = FM_E_NOMEM;
     for (int nth = 1; status && nth < 20000; nth += 3) {
@@ -259,7 +275,8 @@ static void failing_allocations(void **state) {
     assert_int_equal(status, FM_OK);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checksum),
         cmocka_unit_test_setup_teardown(same_bytes, set_up_pack, tear_down_pack),

@@ -15,11 +15,13 @@ enum { EXPERTS = 4 };
 static const int layers[2] = {0, 2};
 static char path[] = "/tmp/flash-moe-state-XXXXXX";
 
-static fm_status load(const char *model, xp_saved **out, fm_error *err) {
+static fm_status load(const char *model, xp_saved **out, fm_error *err)
+{
     return xp_saved_read(path, model, EXPERTS, 2, layers, out, err);
 }
 
-static void write_one(void) {
+static void write_one(void)
+{
     xp_saved *s;
     assert_int_equal(xp_saved_create("tiny-1", "hello", EXPERTS, 2, layers, &s, NULL), 0);
     for (int i = 0; i < 2; i++) {
@@ -39,7 +41,8 @@ static void write_one(void) {
     xp_saved_free(s);
 }
 
-static void round_trip(void **state) {
+static void round_trip(void **state)
+{
     (void)state;
     write_one();
     xp_saved *s = NULL;
@@ -55,7 +58,8 @@ static void round_trip(void **state) {
     xp_saved_free(s);
 }
 
-static void foreign_files(void **state) {
+static void foreign_files(void **state)
+{
     (void)state;
     write_one();
     xp_saved *s = NULL;
@@ -70,7 +74,8 @@ static void foreign_files(void **state) {
 }
 
 /* Change one text in a good file; each must be refused with the field's name, nothing returned. */
-static void damaged_files(void **state) {
+static void damaged_files(void **state)
+{
     (void)state;
     static const struct {
         const char *from, *to, *says;
@@ -105,7 +110,8 @@ static void damaged_files(void **state) {
     }
 }
 
-static void truncated_anywhere(void **state) {
+static void truncated_anywhere(void **state)
+{
     (void)state;
     write_one();
     bs_buf text = {0};
@@ -119,7 +125,8 @@ static void truncated_anywhere(void **state) {
     bs_buf_free(&text);
 }
 
-static void every_allocation_may_fail(void **state) {
+static void every_allocation_may_fail(void **state)
+{
     (void)state;
     write_one();
     for (int n = 1; n < 100; n++) {
@@ -134,7 +141,8 @@ static void every_allocation_may_fail(void **state) {
     fail_msg("never succeeded");
 }
 
-int main(void) {
+int main(void)
+{
     int fd = mkstemp(path);
     close(fd);
     const struct CMUnitTest tests[] = {

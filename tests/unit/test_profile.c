@@ -19,14 +19,16 @@ static const char *const seed_file =
     "\"1\": {\"universal\": [0], \"activation_counts\": {\"5\": 12, \"2\": 6, \"7\": 6, \"0\": 5}},"
     "\"3\": {\"activation_counts\": {\"1\": 1}}}}";
 
-static xp_profile *load(const char *text, fm_error *err) {
+static xp_profile *load(const char *text, fm_error *err)
+{
     xp_profile *p = NULL;
     assert_int_equal(bs_write_file(path, text, strlen(text), NULL), 0);
     xp_profile_read(path, 8, 2, layers, &p, err);
     return p;
 }
 
-static void ranks_and_pins(void **state) {
+static void ranks_and_pins(void **state)
+{
     (void)state;
     xp_profile *p = load(seed_file, NULL);
     assert_non_null(p);
@@ -44,7 +46,8 @@ static void ranks_and_pins(void **state) {
     xp_profile_free(p);
 }
 
-static void round_trip(void **state) {
+static void round_trip(void **state)
+{
     (void)state;
     xp_profile *p = load(seed_file, NULL), *q = NULL;
     p->layers[0].tokens[2] = 900;
@@ -63,7 +66,8 @@ static void round_trip(void **state) {
     xp_profile_free(q);
 }
 
-static void refusals(void **state) {
+static void refusals(void **state)
+{
     (void)state;
     static const struct {
         const char *text, *says;
@@ -95,7 +99,8 @@ static void refusals(void **state) {
     }
 }
 
-static void every_allocation_may_fail(void **state) {
+static void every_allocation_may_fail(void **state)
+{
     (void)state;
     for (int n = 1; n < 200; n++) {
         assert_int_equal(bs_write_file(path, seed_file, strlen(seed_file), NULL), 0);
@@ -110,7 +115,8 @@ static void every_allocation_may_fail(void **state) {
     fail_msg("never succeeded");
 }
 
-int main(void) {
+int main(void)
+{
     int fd = mkstemp(path);
     close(fd);
     const struct CMUnitTest tests[] = {

@@ -25,7 +25,8 @@ static char dir[64];
 static int fail_read_at, reads; /* the nth read fails; 0: none */
 static size_t longest_read;     /* 0: as asked */
 
-ssize_t pread(int fd, void *buf, size_t n, off_t offset) {
+ssize_t pread(int fd, void *buf, size_t n, off_t offset)
+{
     reads++;
     if (fail_read_at && reads == fail_read_at) {
         errno = EIO;
@@ -42,18 +43,21 @@ ssize_t pread(int fd, void *buf, size_t n, off_t offset) {
 /* --- folders ------------------------------------------------------------------------------------
  */
 
-static const char *in_dir(const char *name) {
+static const char *in_dir(const char *name)
+{
     static char path[256];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     return path;
 }
 
-static void put_file(const char *name, const void *data, size_t n) {
+static void put_file(const char *name, const void *data, size_t n)
+{
     assert_int_equal(bs_write_file(in_dir(name), data, n, NULL), FM_OK);
 }
 
 /* A safetensors file of this header text and `data` bytes 0, 1, 2, ... */
-static void put_model(const char *name, const char *header, size_t data) {
+static void put_model(const char *name, const char *header, size_t data)
+{
     size_t n = strlen(header);
     unsigned char *text = malloc(8 + n + data);
     for (int i = 0; i < 8; i++) text[i] = (unsigned char)((uint64_t)n >> 8 * i);
@@ -63,7 +67,8 @@ static void put_model(const char *name, const char *header, size_t data) {
     free(text);
 }
 
-static int set_up(void **state) {
+static int set_up(void **state)
+{
     (void)state;
     snprintf(dir, sizeof dir, "/tmp/fm-tensors-XXXXXX");
     fail_read_at = 0;
@@ -71,7 +76,8 @@ static int set_up(void **state) {
     return mkdtemp(dir) ? 0 : 1;
 }
 
-static int tear_down(void **state) {
+static int tear_down(void **state)
+{
     (void)state;
     char command[100];
     bs_mem_fail_at(0, false);
@@ -80,7 +86,8 @@ static int tear_down(void **state) {
     return system(command);
 }
 
-static void expect_refused(fm_status code, const char *part) {
+static void expect_refused(fm_status code, const char *part)
+{
     ts_store *store = NULL;
     fm_error err = {0};
     fm_status status = ts_open(dir, &store, &err);
@@ -90,7 +97,8 @@ static void expect_refused(fm_status code, const char *part) {
     assert_null(store);
 }
 
-static ts_store *expect_opened(void) {
+static ts_store *expect_opened(void)
+{
     ts_store *store = NULL;
     fm_error err = {0};
     if (ts_open(dir, &store, &err)) fail_msg("%s", err.message);
@@ -100,7 +108,8 @@ static ts_store *expect_opened(void) {
 /* --- what is well-formed -------------------------------------------------------------------------
  */
 
-static void test_reads_a_file(void **state) {
+static void test_reads_a_file(void **state)
+{
     (void)state;
     put_model("model.safetensors",
               "{\"b\\u00e9\\n\": {\"data_offsets\":[4,10],\"shape\":[3,1],\"dtype\":\"BF16\", "
@@ -133,7 +142,8 @@ static void test_reads_a_file(void **state) {
     ts_close(store);
 }
 
-static void test_reads_floats(void **state) {
+static void test_reads_floats(void **state)
+{
     (void)state;
     static const uint16_t half[] = {0x3c00, 0xc000, 0x0001, 0x8000, 0x7bff};
     static const uint16_t bf[] = {0x3f80, 0xc000, 0x4049, 0, 0x7f80};
@@ -165,7 +175,8 @@ static void test_reads_floats(void **state) {
 /* --- what is not
  * ---------------------------------------------------------------------------------- */
 
-static void test_hostile_headers(void **state) {
+static void test_hostile_headers(void **state)
+{
     (void)state;
 #define ENTRY(type, shape, offsets)                                                                \
     "{\"w\":{\"dtype\":\"" type "\",\"shape\":[" shape "],\"data_offsets\":[" offsets "]}}"
@@ -218,7 +229,8 @@ static void test_hostile_headers(void **state) {
     }
 }
 
-static void test_hostile_lengths(void **state) {
+static void test_hostile_lengths(void **state)
+{
     (void)state;
     static const struct {
         uint64_t length;
@@ -247,7 +259,8 @@ static void test_hostile_lengths(void **state) {
     expect_refused(FM_E_LIMIT, "more than the limit");
 }
 
-static void test_nesting(void **state) {
+static void test_nesting(void **state)
+{
     (void)state;
     char *text = malloc(20100);
     char *p = text + sprintf(text, "{\"w\":{\"x\":");
@@ -264,7 +277,8 @@ static void test_nesting(void **state) {
 
 #define SMALL(name) "{\"" name "\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}"
 
-static void test_folders(void **state) {
+static void test_folders(void **state)
+{
     (void)state;
     expect_refused(FM_E_NOT_FOUND, "holds no weights");
     put_model("other.safetensors", SMALL("x"), 2);
@@ -284,7 +298,8 @@ static void test_folders(void **state) {
     assert_non_null(strstr(err.message, "absent: cannot open the model folder"));
 }
 
-static void test_shards(void **state) {
+static void test_shards(void **state)
+{
     (void)state;
     put_model("model-00001-of-00003.safetensors", SMALL("b"), 2);
     put_model("model-00003-of-00003.safetensors", SMALL("a"), 2);
@@ -312,7 +327,8 @@ static void test_shards(void **state) {
 /* --- faults
  * ------------------------------------------------------------------------------------------ */
 
-static void test_every_allocation_may_fail(void **state) {
+static void test_every_allocation_may_fail(void **state)
+{
     (void)state;
     put_model("model-00001-of-00002.safetensors", SMALL("b"), 2);
     put_model("model-00002-of-00002.safetensors", SMALL("a"), 2);
@@ -341,7 +357,8 @@ static void test_every_allocation_may_fail(void **state) {
 /* A tensor above the size from which reads are direct, at an odd offset. */
 enum { BIG = 3 * 1000 * 1000 + 7 };
 
-static ts_store *big_model(void) {
+static ts_store *big_model(void)
+{
     char header[200];
     snprintf(header, sizeof header,
              "{\"w\":{\"dtype\":\"U8\",\"shape\":[%d],\"data_offsets\":[1,%d]},"
@@ -351,7 +368,8 @@ static ts_store *big_model(void) {
     return expect_opened();
 }
 
-static void test_reads_in_pieces(void **state) {
+static void test_reads_in_pieces(void **state)
+{
     (void)state;
     ts_store *store = big_model();
     const ts_tensor *t = ts_find(store, "w");
@@ -372,7 +390,8 @@ static void test_reads_in_pieces(void **state) {
 }
 
 /* A direct read that fails is tried again buffered; an error there is reported. */
-static void test_read_errors(void **state) {
+static void test_read_errors(void **state)
+{
     (void)state;
     ts_store *store = big_model();
     const ts_tensor *t = ts_find(store, "x");
@@ -401,7 +420,8 @@ static void test_read_errors(void **state) {
     ts_close(store);
 }
 
-static void test_shrunk_file(void **state) {
+static void test_shrunk_file(void **state)
+{
     (void)state;
     ts_store *store = big_model();
     char *got = malloc(BIG);
@@ -415,7 +435,8 @@ static void test_shrunk_file(void **state) {
     ts_close(store);
 }
 
-static void test_writer(void **state) {
+static void test_writer(void **state)
+{
     (void)state;
     static const int64_t two[] = {2, 3}, bad[] = {-1}, big[] = {INT64_MAX, 2};
     ts_writer *w;
@@ -444,7 +465,8 @@ static void test_writer(void **state) {
     ts_close(store);
 }
 
-int main(void) {
+int main(void)
+{
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_reads_a_file),    TEST(test_reads_floats),

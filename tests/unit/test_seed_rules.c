@@ -10,7 +10,8 @@
 
 #include <cmocka.h>
 
-static void capacity_by_working_set(void **state) {
+static void capacity_by_working_set(void **state)
+{
     (void)state;
     assert_int_equal(en_select_capacity(1.4, 24, 48, 1.77), 184);
     assert_int_equal(en_select_capacity(1.4, 48, 48, 1.77), 392);
@@ -23,7 +24,8 @@ static void capacity_by_working_set(void **state) {
     assert_int_equal(en_select_capacity(1.4, 24, 48, 0), 0);
 }
 
-static void capacity_by_ram(void **state) {
+static void capacity_by_ram(void **state)
+{
     (void)state;
     assert_int_equal(en_select_capacity_by_ram(1.4, 34.36, 48, 1.69), 208);
     assert_int_equal(en_select_capacity_by_ram(1.4, 51.54, 48, 1.69), 320);
@@ -31,7 +33,8 @@ static void capacity_by_ram(void **state) {
     assert_int_equal(en_select_capacity_by_ram(1.4, 137.4, 48, 1.69), 512);
 }
 
-static void guard(void **state) {
+static void guard(void **state)
+{
     (void)state;
     assert_int_equal(en_guard_capacity(208, 1.36, 34.36, 48, 1.69), 208);
     assert_int_equal(en_guard_capacity(344, 1.36, 34.36, 48, 1.69), 344);
@@ -39,7 +42,8 @@ static void guard(void **state) {
     assert_int_equal(en_guard_capacity(64, 40, 34.36, 48, 1.69), 0);
 }
 
-static void refresh(void **state) {
+static void refresh(void **state)
+{
     (void)state;
     static const struct {
         int tokens;
@@ -58,11 +62,13 @@ static void refresh(void **state) {
     }
 }
 
-static void near(double got, double want, double tolerance) {
+static void near(double got, double want, double tolerance)
+{
     if (got < want - tolerance || got > want + tolerance) fail_msg("%g is not %g", got, want);
 }
 
-static void allocation(void **state) {
+static void allocation(void **state)
+{
     (void)state;
     uint64_t counts[2][64];
     for (int e = 0; e < 64; e++) counts[0][e] = e < 4 ? 100 : 1, counts[1][e] = 10;
@@ -90,7 +96,8 @@ static void allocation(void **state) {
     assert_int_equal(xp_allocate(counts[0], 0, 8, 64, 16, slots, miss, NULL, NULL), FM_E_ARGUMENT);
 }
 
-static void allocation_by_seen(void **state) {
+static void allocation_by_seen(void **state)
+{
     (void)state;
     int slots[3], seen[3] = {100, 200, 300};
     xp_allocate_by_seen(seen, 3, 512, 600, 32, slots);
@@ -100,7 +107,8 @@ static void allocation_by_seen(void **state) {
     for (int l = 0; l < 3; l++) assert_int_equal(slots[l], 64);
 }
 
-static void repetition(void **state) {
+static void repetition(void **state)
+{
     (void)state;
     char text[4096] = "";
     for (int i = 0; i < 100; i++) strcat(text, "mkdir -p ");
@@ -118,7 +126,8 @@ static void repetition(void **state) {
     near(en_rep_loop(tokens, 50, 16, 3), 0, 0);
 }
 
-static void divergence(void **state) {
+static void divergence(void **state)
+{
     (void)state;
     float p[3] = {0, 0, 0}, q[3] = {5, 5, 5}, r[3] = {0, 0.69314718f, -1e30f};
     near(en_kl(p, q, 3), 0, 1e-12);
@@ -126,7 +135,8 @@ static void divergence(void **state) {
     near(en_kl(r, p, 3), 1.0986123 - 0.6365142, 1e-6); /* log 3 - H(1/3, 2/3) */
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(capacity_by_working_set),
         cmocka_unit_test(capacity_by_ram),

@@ -5,18 +5,21 @@
 
 static char path[64];
 
-static int set_up_trace(void **state) {
+static int set_up_trace(void **state)
+{
     snprintf(path, sizeof path, "/tmp/test_simulate.%d", (int)getpid());
     return set_up(state);
 }
 
-static int tear_down_trace(void **state) {
+static int tear_down_trace(void **state)
+{
     unlink(path);
     return tear_down(state);
 }
 
 /* TOP_K distinct experts, some layers with favourites. */
-static void draw(int layer, int *experts) {
+static void draw(int layer, int *experts)
+{
     for (int i = 0; i < TOP_K;) {
         unsigned r = next_random();
         experts[i] = (int)(r % 4 <= (unsigned)layer ? r / 4 % 6 : r / 4 % EXPERTS);
@@ -28,12 +31,14 @@ static void draw(int layer, int *experts) {
 
 enum { PASSES = 90, MOST_TOKENS = 18 };
 
-static int tokens_of(int pass) {
+static int tokens_of(int pass)
+{
     return pass % 30 == 0 ? MOST_TOKENS : pass % 7 == 3 ? 3 : 1;
 }
 
 /* Ask for the union of a pass as the model does: in one wave, or in waves of half of what fits. */
-static void use_union(xp_cache *c, int layer, const int *picks, int n_tokens) {
+static void use_union(xp_cache *c, int layer, const int *picks, int n_tokens)
+{
     int count[EXPERTS] = {0}, experts[EXPERTS], counts[EXPERTS], n = 0;
     for (int i = 0; i < n_tokens * TOP_K; i++) count[picks[i]]++;
     for (int e = 0; e < EXPERTS; e++)
@@ -62,7 +67,8 @@ static void use_union(xp_cache *c, int layer, const int *picks, int n_tokens) {
     }
 }
 
-static void run_live(const world *w, const xp_options *o, xp_stats *out) {
+static void run_live(const world *w, const xp_options *o, xp_stats *out)
+{
     xp_cache *c;
     xp_recorder *r;
     fm_error err;
@@ -85,7 +91,8 @@ static void run_live(const world *w, const xp_options *o, xp_stats *out) {
     assert_int_equal(xp_recorder_close(r, &err), FM_OK);
 }
 
-static void agrees_with_the_live_cache(void **state) {
+static void agrees_with_the_live_cache(void **state)
+{
     const world *w = *state;
     for (int policy = XP_LFRU; policy <= XP_LCP; policy++)
         for (int capacity = TOP_K; capacity <= EXPERTS; capacity += 3)
@@ -112,13 +119,15 @@ static void agrees_with_the_live_cache(void **state) {
             }
 }
 
-static void put(const char *text) {
+static void put(const char *text)
+{
     FILE *f = fopen(path, "wb");
     fputs(text, f);
     fclose(f);
 }
 
-static void formats(void **state) {
+static void formats(void **state)
+{
     (void)state;
     xp_trace *t;
     fm_error err;
@@ -154,7 +163,8 @@ static void formats(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(agrees_with_the_live_cache, set_up_trace, tear_down_trace),
         cmocka_unit_test_setup_teardown(formats, set_up_trace, tear_down_trace),

@@ -27,7 +27,7 @@ def publish():
 
 
 def needed(model):
-    return [n for n in model.files if n not in ("README.md", "reference.json",
+    return [n for n in model.files if n not in ("README.md", "profile.json", "reference.json",
                                                 "routing-by-domain.json")]
 
 

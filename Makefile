@@ -46,8 +46,8 @@ PROG     := $(BUILD)/flash-moe
 TEST_SRC := $(wildcard tests/unit/test_*.c)
 TEST_BIN := $(TEST_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 
-.PHONY: all help deps run check check-only check-asan check-tsan check-arm64 man install uninstall \
-        clean format
+.PHONY: all help deps run check check-only check-asan check-tsan check-arm64 fuzz fuzz-only man \
+        install uninstall clean format
 all: $(PROG) $(SHARED)
 
 help:
@@ -140,6 +140,28 @@ $(BUILD)/arm64/%: tests/unit/%.c $(ARM_SRC) $(wildcard src/base/*.h src/kernels/
 	@mkdir -p $(@D)
 	$(ARM_CC) -static -Itests/arm64 -Isrc -Iinclude $(CFLAGS) -o $@ $< $(ARM_SRC) -lm
 
+#: make fuzz       every harness of fuzz/ under libFuzzer and the address sanitizer, FUZZ_SECONDS=60 each
+# What a run learns stays in build-fuzz/corpus; an input that fails stays as build-fuzz/NAME-crash-HASH.
+FUZZ_CC      ?= clang
+FUZZ_SECONDS ?= 60
+FUZZ         := $(notdir $(basename $(wildcard fuzz/fuzz_*.c)))
+fuzz:
+	@$(MAKE) --no-print-directory CC="$(FUZZ_CC)" SANITIZE=fuzzer-no-link,address BUILD=build-fuzz fuzz-only
+
+fuzz-only: $(FUZZ:%=$(BUILD)/%)
+	@for name in $(FUZZ); do \
+	    mkdir -p $(BUILD)/corpus/$$name && echo "fuzz  $$name, $(FUZZ_SECONDS) s" && \
+	    $(BUILD)/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
+	        -artifact_prefix=$(BUILD)/$$name- $(BUILD)/corpus/$$name $$(ls -d fuzz/seeds/$$name 2>/dev/null) \
+	        > $(BUILD)/$$name.log 2>&1 || { tail -n 60 $(BUILD)/$$name.log; exit 1; }; \
+	    sed -n 's/^stat::number_of_executed_units: */      inputs tried: /p' $(BUILD)/$$name.log; \
+	done
+
+$(BUILD)/fuzz_%: fuzz/fuzz_%.c $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)) $(LIB)
+	@echo "  fuzz  $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -MMD -MP -o $@ $< \
+	    $(filter-out $(BUILD)/src/cli/main.o,$(APP_OBJ)) $(LIB) $(LIBS) $(APP_LIBS)
+
 #: make man        manual pages from the option tables into build/man
 VERBS = $(shell sed -n 's/^    {"\([a-z]*\)", ".*/\1/p' src/cli/verbs.c)
 man: $(PROG)
@@ -187,6 +209,6 @@ format:
 
 #: make clean      remove build/
 clean:
-	rm -rf $(BUILD) build-asan build-tsan
+	rm -rf $(BUILD) build-asan build-tsan build-fuzz
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -54,8 +54,8 @@ static const char *const coding[] = {
     "Explain the trade-offs between a message queue and a shared database for two services.",
     "Design the tables for a library that lends books, with reservations and fines.",
     "How would you roll out a schema change without downtime?",
-    "You may call read_file(path) and write_file(path, text). Plan the calls that rename a "
-    "function.",
+    ("You may call read_file(path) and write_file(path, text). Plan the calls that rename a "
+     "function."),
     "The build fails with 'undefined reference to sqrt'. Find the cause step by step.",
     "Given a failing test's output, list what to look at first and which commands to run.",
     "Search a repository for every place that parses dates by hand, and propose one helper.",

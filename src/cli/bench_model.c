@@ -1,7 +1,7 @@
 /* bench_model.c - arms (one a --compare, and the plain one) run in turns, round after round, each
- * time opened anew, so that a machine that slows down slows all of them. In each turn: a prompt,
- * tokens to warm up, then the measured ones. Rates of disk and memory are measured before each
- * round; the best so far count. */
+ * time opened anew, so that a machine that slows down slows all of them. In each turn: a prompt to
+ * warm up, the measured prompt, tokens to warm up, then the measured ones. Rates of disk and memory
+ * are measured before each round; the best so far count. */
 #include "cli/bench_model.h"
 
 #include "base/file.h"
@@ -21,8 +21,10 @@ enum { MAX_ARMS = 12, MAX_ROUNDS = 50, MAX_FLAGS = 64 };
 static const cli_option options[] = {
     {"max-tokens", 'n', CLI_INT, "N", 1, 1000000, "tokens measured in each turn (default 64)"},
     {"prompt-tokens", 0, CLI_INT, "N", 1, 1000000, "length of the prompt (default 32)"},
-    {"warm", 0, CLI_INT, "N", 0, 1000000, "tokens decoded before the measured ones (default 32)"},
-    {"cold", 0, CLI_FLAG, NULL, 0, 0, "measure from the first token on: --warm 0"},
+    {"warm", 0, CLI_INT, "N", 0, 1000000,
+     "tokens decoded before the measured ones (default 32), after another prompt"},
+    {"cold", 0, CLI_FLAG, NULL, 0, 0,
+     "measure from the first token on: no prompt before the measured one, --warm 0"},
     {"rounds", 0, CLI_INT, "N", 1, MAX_ROUNDS, "turns of each arm (default 3)"},
     {"compare", 0, CLI_TEXT, "FLAGS", 0, 0,
      "another arm: these flags after the others; may be given several times"},
@@ -43,7 +45,7 @@ typedef struct arm {
     char *argv[MAX_FLAGS];
     cli_args args;
     en_stats turn[MAX_ROUNDS];
-    double prefill[MAX_ROUNDS];
+    double prefill[MAX_ROUNDS], fraction[MAX_ROUNDS]; /* of the bound */
     int n;
 } arm;
 
@@ -53,7 +55,9 @@ typedef struct bench {
     xp_trace *trace;
     arm *arms;
     int n_arms, rounds, tokens, prompt, warm;
-    rates rate;
+    bool cold;
+    rates rate[MAX_ARMS * MAX_ROUNDS + 1]; /* as they were measured */
+    int n_rates;
 } bench;
 
 /* --- arms
@@ -116,10 +120,9 @@ static bool on_event(void *arg, const en_event *event)
 }
 
 /* Random ids: a prompt that no cache of any kind has seen. */
-static int32_t *make_prompt(int n, int vocab)
+static int32_t *make_prompt(int n, int vocab, uint64_t random)
 {
     int32_t *ids = bs_calloc((size_t)n, sizeof *ids);
-    uint64_t random = 88172645463325252u;
     for (int i = 0; ids && i < n; i++) {
         random ^= random << 13, random ^= random >> 7, random ^= random << 17;
         ids[i] = (int32_t)(random % (uint64_t)vocab);
@@ -127,21 +130,43 @@ static int32_t *make_prompt(int n, int vocab)
     return ids;
 }
 
-static fm_status generate(const bench *b, en_engine *engine, const int32_t *prompt, en_stats *out,
-                          double *prefill, fm_error *err)
+static fm_status submit(const bench *b, progress *p, const int32_t *prompt, int max_tokens,
+                        fm_error *err)
 {
-    progress p = {.engine = engine, .warm = b->warm};
-    en_request r = en_request_default(engine);
+    en_request r = en_request_default(p->engine);
     r.prompt = prompt;
     r.n_prompt = b->prompt;
-    r.max_tokens = 1 + b->warm + b->tokens;
+    r.max_tokens = max_tokens;
     r.sampling = en_sampling_default();
     r.sampling.temperature = 1; /* greedy answers run in circles; each turn draws the same */
     r.sampling.seed = 1;
     r.ignore_end = true;
     r.on_event = on_event;
-    r.arg = &p;
-    fm_status status = en_submit(engine, &r, NULL, err);
+    r.arg = p;
+    return en_submit(p->engine, &r, NULL, err);
+}
+
+/* Another prompt of the same length: what it reads, and touches for the first time, is no part of
+ * the measured prompt's speed. */
+static fm_status warm_up(const bench *b, en_engine *engine, fm_error *err)
+{
+    progress p = {.engine = engine};
+    int32_t *prompt = make_prompt(b->prompt, en_describe(engine)->vocab, 362436069u);
+    fm_status status = prompt ? submit(b, &p, prompt, 1, err) : fm_fail_nomem(err, "bench");
+    while (!status && en_step(engine) > 0) {
+    }
+    bs_free(prompt);
+    en_reset_stats(engine);
+    return status         ? status
+           : p.error.code ? fm_fail(err, p.error.code, "%s", p.error.message)
+                          : FM_OK;
+}
+
+static fm_status generate(const bench *b, en_engine *engine, const int32_t *prompt, en_stats *out,
+                          double *prefill, fm_error *err)
+{
+    progress p = {.engine = engine, .warm = b->warm};
+    fm_status status = submit(b, &p, prompt, 1 + b->warm + b->tokens, err);
     if (status) return status;
     en_stats now;
     bool measuring = false;
@@ -168,10 +193,10 @@ static fm_status turn(const bench *b, arm *a, fm_error *err)
     en_engine *engine;
     fm_status status = en_open(&o, &engine, err);
     if (status) return status;
-    en_set_rates(engine, b->rate.disk, b->rate.memory);
     cli_replay *replay = NULL;
-    int32_t *prompt = make_prompt(b->prompt, en_describe(engine)->vocab);
+    int32_t *prompt = make_prompt(b->prompt, en_describe(engine)->vocab, 88172645463325252u);
     if (!prompt) status = fm_fail_nomem(err, "bench");
+    if (!status && !b->cold) status = warm_up(b, engine, err);
     if (!status && b->trace) status = cli_replay_start(engine, b->trace, &replay, err);
     if (!status) status = generate(b, engine, prompt, &a->turn[a->n], &a->prefill[a->n], err);
     if (!status) a->n++;
@@ -219,9 +244,30 @@ static fm_status measure(const bench *b, rates *out, fm_error *err)
     double memory = 0;
     status = xp_measure_memory(pool, 0.5, &memory, err);
     bs_pool_destroy(pool);
-    if (memory > out->memory) out->memory = memory;
-    if (disk.bytes_s > out->disk) out->disk = disk.bytes_s;
+    *out = (rates){disk.bytes_s, memory};
     return status;
+}
+
+/* The machine's rates change with its neighbours: a turn is held against the mean of what was
+ * measured before and after it. */
+static fm_status hold_against_rates(bench *b, arm *a, fm_error *err)
+{
+    rates before = b->rate[b->n_rates - 1], *now = &b->rate[b->n_rates];
+    fm_status status = measure(b, now, err);
+    if (status) return status;
+    b->n_rates++;
+    en_stats *s = &a->turn[a->n - 1];
+    en_reckon_bound(s, (before.disk + now->disk) / 2, (before.memory + now->memory) / 2);
+    a->fraction[a->n - 1] = s->bound_fraction;
+    return FM_OK;
+}
+
+static rates mean_rates(const bench *b)
+{
+    rates sum = {0};
+    for (int i = 0; i < b->n_rates; i++)
+        sum.disk += b->rate[i].disk, sum.memory += b->rate[i].memory;
+    return (rates){sum.disk / b->n_rates, sum.memory / b->n_rates};
 }
 
 /* --- results
@@ -245,6 +291,8 @@ static void sort_turns(bench *b)
         arm *a = &b->arms[i];
         qsort(a->turn, (size_t)a->n, sizeof *a->turn, by_speed);
         qsort(a->prefill, (size_t)a->n, sizeof *a->prefill, by_number);
+        qsort(a->fraction, (size_t)a->n, sizeof *a->fraction, by_number);
+        a->turn[a->n / 2].bound_fraction = a->fraction[a->n / 2];
     }
 }
 
@@ -265,9 +313,10 @@ static json_t *arm_json(const arm *a)
 
 static bool print_json(const bench *b)
 {
-    json_t *root = json_pack("{s:{s:f, s:f}, s:i, s:i, s:i}", "rates", "disk_bytes_s", b->rate.disk,
-                             "memory_bytes_s", b->rate.memory, "rounds", b->rounds, "tokens",
-                             b->tokens, "warm_tokens", b->warm);
+    rates r = mean_rates(b);
+    json_t *root = json_pack("{s:{s:f, s:f}, s:i, s:i, s:i}", "rates", "disk_bytes_s", r.disk,
+                             "memory_bytes_s", r.memory, "rounds", b->rounds, "tokens", b->tokens,
+                             "warm_tokens", b->warm);
     json_t *arms = json_array();
     for (int i = 0; i < b->n_arms; i++) json_array_append_new(arms, arm_json(&b->arms[i]));
     if (b->n_arms == 1) json_object_update(root, json_array_get(arms, 0));
@@ -278,8 +327,9 @@ static bool print_json(const bench *b)
 
 static void print_table(const bench *b)
 {
-    printf("disk %.2f GB/s, memory %.1f GB/s; %d rounds of %d tokens after %d\n\n",
-           b->rate.disk / 1e9, b->rate.memory / 1e9, b->rounds, b->tokens, b->warm);
+    rates r = mean_rates(b);
+    printf("disk %.2f GB/s, memory %.1f GB/s; %d rounds of %d tokens after %d\n\n", r.disk / 1e9,
+           r.memory / 1e9, b->rounds, b->tokens, b->warm);
     printf("%8s %15s %8s %9s %7s %9s %9s %8s  %s\n", "tok/s", "(min..max)", "prefill", "bound",
            "of it", "hit rate", "MB/token", "wait ms", "flags");
     for (int i = 0; i < b->n_arms; i++) {
@@ -328,13 +378,13 @@ static fm_status report(bench *b, fm_error *err)
 
 static fm_status run(bench *b, fm_error *err)
 {
-    fm_status status = FM_OK;
+    fm_status status = measure(b, &b->rate[b->n_rates++], err);
     for (int round = 0; round < b->rounds && !status; round++) {
-        status = measure(b, &b->rate, err);
         for (int i = 0; i < b->n_arms && !status; i++) {
             fprintf(stderr, "round %d of %d, arm %d of %d %s\n", round + 1, b->rounds, i + 1,
                     b->n_arms, b->arms[i].shown);
             status = turn(b, &b->arms[i], err);
+            if (!status) status = hold_against_rates(b, &b->arms[i], err);
             if (cli_interrupted() && !status) status = fm_fail(err, FM_E_CANCELLED, "interrupted");
         }
     }
@@ -347,6 +397,7 @@ int cli_bench_model(const cli_args *args, int argc, char **argv)
                .rounds = cli_int(args, "rounds", 3),
                .tokens = cli_int(args, "max-tokens", 64),
                .prompt = cli_int(args, "prompt-tokens", 32),
+               .cold = cli_has(args, "cold"),
                .warm = cli_has(args, "cold") ? 0 : cli_int(args, "warm", 32)};
     fm_error err;
     int ended = make_arms(&b, argc, argv);

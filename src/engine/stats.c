@@ -12,20 +12,23 @@ static const char *io_name(xp_io io)
     return io == XP_IO_URING ? "uring" : io == XP_IO_PREAD ? "pread" : "auto";
 }
 
-/* The machine's own limit on decoding: what a token reads from memory, and what its misses read
- * from disk, each at the full rate and at the same time. */
-static void reckon_bound(const en_engine *e, const en_totals *t, en_stats *out)
+void en_reckon_bound(en_stats *s, double disk_bytes_s, double memory_bytes_s)
+{
+    s->bound_tok_s = s->bound_fraction = 0;
+    if (memory_bytes_s <= 0 || s->decode_tok_s <= 0) return;
+    double memory_s = s->memory_bytes_per_token / memory_bytes_s;
+    double disk_s = disk_bytes_s > 0 ? s->disk_bytes_per_token / disk_bytes_s : 0;
+    s->bound_tok_s = 1 / (memory_s > disk_s ? memory_s : disk_s);
+    s->bound_fraction = s->decode_tok_s / s->bound_tok_s;
+}
+
+/* What decoding one token reads: all active weights from memory, the misses from disk. */
+static void fill_bytes_per_token(const en_engine *e, const en_totals *t, en_stats *out)
 {
     const md_info *info = md_describe(e->model);
-    if (e->memory_rate <= 0 || !t->decoded) return;
     double routed = (double)info->expert_bytes * info->top_k * info->n_moe_layers;
-    double memory_s = ((double)info->decode_read_bytes + routed) / e->memory_rate;
-    double disk_s = 0;
-    if (e->disk_rate > 0) disk_s = (double)t->decode_bytes / (double)t->decoded / e->disk_rate;
-    double s = memory_s > disk_s ? memory_s : disk_s;
-    if (s <= 0) return;
-    out->bound_tok_s = 1 / s;
-    out->bound_fraction = out->decode_tok_s / out->bound_tok_s;
+    out->memory_bytes_per_token = (double)info->decode_read_bytes + routed;
+    if (t->decoded) out->disk_bytes_per_token = (double)t->decode_bytes / (double)t->decoded;
 }
 
 static void fill_held(const en_engine *e, en_stats *out)
@@ -80,7 +83,8 @@ void en_get_stats(en_engine *e, en_stats *out)
     out->direct_io = x.direct_io;
     out->io = io_name(x.io);
     out->policy = policy_name(x.policy);
-    reckon_bound(e, &t, out);
+    fill_bytes_per_token(e, &t, out);
+    en_reckon_bound(out, e->disk_rate, e->memory_rate);
 }
 
 void en_reset_stats(en_engine *e)
@@ -88,14 +92,6 @@ void en_reset_stats(en_engine *e)
     pthread_mutex_lock(&e->lock);
     e->totals = (en_totals){.steps = e->totals.steps};
     e->expert_base = e->expert_stats;
-    pthread_mutex_unlock(&e->lock);
-}
-
-void en_set_rates(en_engine *e, double disk_bytes_s, double memory_bytes_s)
-{
-    pthread_mutex_lock(&e->lock);
-    e->disk_rate = disk_bytes_s;
-    e->memory_rate = memory_bytes_s;
     pthread_mutex_unlock(&e->lock);
 }
 

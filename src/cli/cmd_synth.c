@@ -253,7 +253,7 @@ static size_t expert_bytes(const xp_layer *layers, int n)
 
 static fm_status write_pack(job *j, const xp_layer *layers, int n, fm_error *err)
 {
-    char *dir = bs_path_join(j->dir, "flash-moe.pack");
+    char *dir = bs_path_join(j->dir, XP_PACK_NAME);
     xp_pack_writer *w = NULL;
     fm_status status = dir ? bs_make_dirs(dir, err) : fm_fail_nomem(err, j->dir);
     if (!status) status = xp_pack_begin(dir, layers, n, NULL, &w, err);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "cli/resident.h"
 #include "experts/pack.h"
 #include "model/model.h"
 
@@ -14,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { COPY_BYTES = 1 << 20, MAX_HEADER = 100 * 1000 * 1000 };
+enum { MAX_HEADER = 100 * 1000 * 1000 };
 
 struct cli_packer {
     const hb_config *config;
@@ -123,61 +124,27 @@ static fm_status open_outline(cli_packer *p, const hb_hooks *hooks, fm_error *er
 
 /* --- who needs what --------------------------------------------------------------------------- */
 
-static int by_place(const void *a, const void *b)
-{
-    const ts_tensor *x = *(const ts_tensor *const *)a, *y = *(const ts_tensor *const *)b;
-    if (x->file != y->file) return x->file < y->file ? -1 : 1;
-    return x->offset < y->offset ? -1 : x->offset > y->offset;
-}
-
-/* Mark the tensor of places[] (in order of place) that holds this byte. */
-static void mark_tensor(cli_packer *p, const ts_tensor **places, xp_range at)
-{
-    const ts_store *store = md_store(p->model);
-    size_t low = 0, high = ts_count(store);
-    while (high - low > 1) {
-        size_t middle = (low + high) / 2;
-        const ts_tensor *t = places[middle];
-        if (t->file < at.file || (t->file == at.file && t->offset <= at.offset)) low = middle;
-        else high = middle;
-    }
-    p->is_expert[places[low] - ts_at(store, 0)] = true;
-}
-
-static void mark_layer(cli_packer *p, const ts_tensor **places, int l)
+static void mark_needs(cli_packer *p, int l)
 {
     const xp_layer *layer = &p->source->layers[l];
     for (int k = 0; k < XP_PROJECTIONS * XP_PARTS; k++) {
         const xp_part *part = &layer->part[k / XP_PARTS][k % XP_PARTS];
-        if (!part->bytes) continue;
-        for (int e = 0; e < layer->n_experts; e++) {
-            xp_range at = part->each
-                              ? part->each[e]
-                              : (xp_range){part->file, part->offset + (uint64_t)e * part->stride};
-            p->needs[(size_t)at.file * (size_t)p->source->n_layers + (size_t)l] = true;
-            mark_tensor(p, places, at);
+        for (int e = 0; part->bytes && e < layer->n_experts; e++) {
+            size_t file = (size_t)cli_part_place(part, e).file;
+            p->needs[file * (size_t)p->source->n_layers + (size_t)l] = true;
         }
     }
 }
 
 static fm_status mark_all(cli_packer *p, fm_error *err)
 {
-    const ts_store *store = md_store(p->model);
-    size_t n = ts_count(store), n_files = (size_t)p->source->n_files;
-    const ts_tensor **places = bs_calloc(n, sizeof *places);
-    p->is_expert = bs_calloc(n, sizeof *p->is_expert);
+    size_t n_files = (size_t)p->source->n_files;
+    p->is_expert = cli_expert_tensors(p->model);
     p->here = bs_calloc(n_files, sizeof *p->here);
     p->needs = bs_calloc(n_files * (size_t)p->source->n_layers, sizeof *p->needs);
-    fm_status status = FM_OK;
-    if (!places || !p->is_expert || !p->here || !p->needs) {
-        status = fm_fail_nomem(err, "packing");
-    } else {
-        for (size_t i = 0; i < n; i++) places[i] = ts_at(store, i);
-        qsort(places, n, sizeof *places, by_place);
-        for (int l = 0; l < p->source->n_layers; l++) mark_layer(p, places, l);
-    }
-    bs_free(places);
-    return status;
+    if (!p->is_expert || !p->here || !p->needs) return fm_fail_nomem(err, "packing");
+    for (int l = 0; l < p->source->n_layers; l++) mark_needs(p, l);
+    return FM_OK;
 }
 
 /* --- taking a shard --------------------------------------------------------------------------- */
@@ -187,62 +154,17 @@ static const char *shard_name(const cli_packer *p, int file)
     return p->survey->files[p->first_weights + (size_t)file].name;
 }
 
-static bool is_resident(const cli_packer *p, const ts_tensor *t, int file)
-{
-    return t->file == file && !p->is_expert[t - ts_at(md_store(p->model), 0)];
-}
-
 static bool has_resident(const cli_packer *p, int file)
 {
-    const ts_store *store = md_store(p->model);
-    for (size_t i = 0; i < ts_count(store); i++)
-        if (is_resident(p, ts_at(store, i), file)) return true;
-    return false;
-}
-
-static fm_status copy_tensor(ts_writer *w, int fd, const char *path, const ts_tensor *t,
-                             char *buffer, fm_error *err)
-{
-    fm_status status = FM_OK;
-    for (uint64_t done = 0; done < t->bytes && !status;) {
-        uint64_t n = t->bytes - done < COPY_BYTES ? t->bytes - done : COPY_BYTES;
-        status = bs_pread_full(fd, path, buffer, (size_t)n, t->offset + done, err);
-        if (!status) status = ts_writer_write(w, buffer, (size_t)n, err);
-        done += n;
-    }
-    return status;
-}
-
-static fm_status copy_resident(const cli_packer *p, int file, int fd, ts_writer *w, fm_error *err)
-{
-    const ts_store *store = md_store(p->model);
-    char *buffer = bs_malloc(COPY_BYTES);
-    fm_status status = buffer ? FM_OK : fm_fail_nomem(err, "packing");
-    for (int copy = 0; copy < 2; copy++)
-        for (size_t i = 0; i < ts_count(store) && !status; i++) {
-            const ts_tensor *t = ts_at(store, i);
-            if (!is_resident(p, t, file)) continue;
-            if (copy) status = copy_tensor(w, fd, p->here[file], t, buffer, err);
-            else status = ts_writer_declare(w, t->name, t->type, t->n_dims, t->shape, err);
-        }
-    bs_free(buffer);
-    return status;
+    return cli_has_resident(p->model, p->is_expert, file);
 }
 
 static fm_status write_resident(const cli_packer *p, int file, fm_error *err)
 {
     char *path = bs_path_join(p->folder, shard_name(p, file));
-    ts_writer *w = NULL;
     fm_status status = path ? FM_OK : fm_fail_nomem(err, "packing");
-    if (!status && !bs_is_file(path) && has_resident(p, file)) {
-        int fd = open(p->here[file], O_RDONLY | O_CLOEXEC);
-        if (fd < 0) status = fm_fail_errno(err, errno, "%s: cannot open", p->here[file]);
-        if (!status) status = ts_writer_open(path, &w, err);
-        if (!status) status = copy_resident(p, file, fd, w, err);
-        if (!status) status = ts_writer_finish(w, err);
-        else if (w) ts_writer_abort(w);
-        if (fd >= 0) close(fd);
-    }
+    if (!status && !bs_is_file(path) && has_resident(p, file))
+        status = cli_copy_resident(p->model, p->is_expert, file, p->here[file], path, err);
     bs_free(path);
     return status;
 }

@@ -8,6 +8,7 @@
 #ifndef EXPERTS_PACK_H
 #define EXPERTS_PACK_H
 
+#include "base/pool.h"
 #include "experts/experts.h"
 
 /* --- where things are in a record ---------------------------------------------------------------
@@ -40,6 +41,8 @@ typedef void xp_pack_progress(void *arg, uint64_t done, uint64_t total);
 
 /* Read and check every record. The error names the first bad one. */
 fm_status xp_pack_verify(const xp_pack *pack, xp_pack_progress *progress, void *arg, fm_error *err);
+
+#define XP_PACK_NAME "flash-moe.pack"
 
 /* Where the store of a model folder lies: MODEL/flash-moe.pack, or the model's folder under
  * $XDG_CACHE_HOME/flash-moe/packs, whichever holds a manifest; NULL when neither does. The caller
@@ -87,8 +90,27 @@ fm_status xp_pack_finish(xp_pack_writer *w, fm_error *err);
 /* Stop; finished layers stay for the next writer. */
 void xp_pack_abort(xp_pack_writer *w);
 
-/* Pack a whole source into dir. Resumes; a finished store of the same source is left as it is. */
-fm_status xp_pack_all(const xp_source *source, const char *dir, xp_pack_progress *progress,
-                      void *arg, fm_error *err);
+/* Another form of the experts than the source's: the layers as they shall be, and what turns one
+ * expert into it. part: in, the parts as the source has them; out, the parts to put, valid until
+ * the next call. */
+typedef struct xp_pack_form {
+    const xp_layer *layers;
+    fm_status (*convert)(void *arg, int layer, int expert, const xp_expert *view,
+                         const void *part[XP_PROJECTIONS][XP_PARTS], fm_error *err);
+    void *arg;
+} xp_pack_form;
+
+/* Pack a whole source into dir. Resumes; a finished store of the same source is left as it is. With
+ * another form (else NULL) the store stands alone, and the caller sees to it that what is resumed
+ * was begun with the same source. */
+fm_status xp_pack_all(const xp_source *source, const xp_pack_form *form, const char *dir,
+                      xp_pack_progress *progress, void *arg, fm_error *err);
+
+/* pack_quantised.c: MLX affine codes of other bits (2 3 4 5 6 8) or groups (32 64 128), made from
+ * what the source holds, whatever its format. The bytes of such a store; writing it. */
+fm_status xp_quantised_bytes(const xp_source *source, int bits, int group, uint64_t *bytes,
+                             fm_error *err);
+fm_status xp_pack_quantised(const xp_source *source, int bits, int group, bs_pool *pool,
+                            const char *dir, xp_pack_progress *progress, void *arg, fm_error *err);
 
 #endif

@@ -5,6 +5,7 @@
 
 typedef struct pack_job {
     const xp_source *source;
+    const xp_pack_form *form; /* NULL: as the experts are */
     xp_pack_writer *writer;
     xp_pack_progress *progress;
     void *arg;
@@ -43,7 +44,10 @@ static fm_status put_wave(pack_job *j, int layer, xp_cache *cache, int first, in
         if (status) break;
         const void *part[XP_PROJECTIONS][XP_PARTS];
         raw_parts(cache, &tickets[index], part);
-        status = xp_pack_put(j->writer, layer, experts[index], part, err);
+        if (j->form)
+            status = j->form->convert(j->form->arg, layer, experts[index], &tickets[index].view,
+                                      part, err);
+        if (!status) status = xp_pack_put(j->writer, layer, experts[index], part, err);
     }
     xp_release(cache, tickets, n);
     return status;
@@ -91,16 +95,17 @@ static fm_status put_all(pack_job *j, fm_error *err)
     return status;
 }
 
-fm_status xp_pack_all(const xp_source *source, const char *dir, xp_pack_progress *progress,
-                      void *arg, fm_error *err)
+fm_status xp_pack_all(const xp_source *source, const xp_pack_form *form, const char *dir,
+                      xp_pack_progress *progress, void *arg, fm_error *err)
 {
     xp_pack *finished;
-    if (!xp_pack_open(dir, source, &finished, NULL)) {
+    if (!form && !xp_pack_open(dir, source, &finished, NULL)) {
         xp_pack_close(finished);
         return FM_OK;
     }
-    pack_job j = {.source = source, .progress = progress, .arg = arg};
-    fm_status status = xp_pack_begin(dir, source->layers, source->n_layers, source, &j.writer, err);
+    pack_job j = {.source = source, .form = form, .progress = progress, .arg = arg};
+    fm_status status = xp_pack_begin(dir, form ? form->layers : source->layers, source->n_layers,
+                                     form ? NULL : source, &j.writer, err);
     if (status) return status;
     status = put_all(&j, err);
     if (!status) return xp_pack_finish(j.writer, err);

@@ -237,7 +237,7 @@ static bool has_manifest(const char *dir)
 
 char *xp_pack_find(const char *model_dir)
 {
-    char *places[2] = {bs_path_join(model_dir, "flash-moe.pack"), cache_place(model_dir)};
+    char *places[2] = {bs_path_join(model_dir, XP_PACK_NAME), cache_place(model_dir)};
     char *found = NULL;
     for (int i = 0; i < 2; i++) {
         if (!found && has_manifest(places[i])) found = places[i];
@@ -249,6 +249,6 @@ char *xp_pack_find(const char *model_dir)
 fm_status xp_pack_default_dir(const char *model_dir, char **out, fm_error *err)
 {
     *out = access(model_dir, W_OK) ? cache_place(model_dir)
-                                   : bs_path_join(model_dir, "flash-moe.pack");
+                                   : bs_path_join(model_dir, XP_PACK_NAME);
     return *out ? FM_OK : fm_fail(err, FM_E_NOT_FOUND, "%s: no such folder", model_dir);
 }

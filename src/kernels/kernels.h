@@ -62,6 +62,11 @@ size_t kn_scale_row_bytes(kn_format format, kn_format scale_type, int group, int
 /* One row as float32 (embedding lookup, repacking, tests): out[cols]. */
 void kn_dequant_row(const kn_mat *m, int row, float *out);
 
+/* One row of floats as KN_AFFINE: shape gives bits, group, scale_type and cols (a multiple of
+ * group). codes: kn_row_bytes, scales and biases: kn_scale_row_bytes. The codes are those of
+ * mlx.core.quantize: made with the scale before it is rounded to scale_type. */
+void kn_quantise_row(const float *x, const kn_mat *shape, void *codes, void *scales, void *biases);
+
 /* --- activations ---------------------------------------------------------------------------- */
 
 typedef enum kn_precision {

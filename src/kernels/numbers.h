@@ -57,6 +57,13 @@ static inline uint16_t kn_f32_f16(float f)
     return (uint16_t)(sign | (rest - 0x38000000u) >> 13);
 }
 
+/* Round to nearest, ties to even; of finite numbers. */
+static inline uint16_t kn_f32_bf16(float f)
+{
+    uint32_t bits = kn_f32_bits(f);
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
 /* E4M3: a half float's bits shifted by 7, times 256. 0x7f is 480, as MLX has it. */
 static inline float kn_e4m3_f32(uint8_t v)
 {

@@ -54,6 +54,45 @@ static void codes_of_every_width(void **state)
     }
 }
 
+/* The far edge and zero are exact but for the rounding of scale and bias, all else is nearer than
+ * a step (half of one, where the exact edge does not cut the other one off). */
+static void quantised_rows(void **state)
+{
+    (void)state;
+    enum { COLS = 128 };
+    float x[COLS], back[COLS];
+    uint8_t codes[COLS], scales[4 * COLS / 32], biases[4 * COLS / 32];
+    static const int widths[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
+    for (int k = 0; k < 6 * 3; k++) {
+        kn_mat m = {.format = KN_AFFINE,
+                    .bits = widths[k / 3],
+                    .group = groups[k % 3],
+                    .scale_type = KN_F32,
+                    .rows = 1,
+                    .cols = COLS,
+                    .w = codes,
+                    .scales = scales,
+                    .biases = biases};
+        m.row_bytes = kn_row_bytes(KN_AFFINE, m.bits, COLS);
+        m.scale_row_bytes = kn_scale_row_bytes(KN_AFFINE, KN_F32, m.group, COLS);
+        for (int i = 0; i < COLS; i++) x[i] = (float)((i * 37 + k * 11) % 101 - 30) * 0.013f;
+        x[5] = 0;
+        kn_quantise_row(x, &m, codes, scales, biases);
+        kn_dequant_row(&m, 0, back);
+        near(back[5], 0, 1e-6, "zero");
+        for (int i = 0; i < COLS; i++) {
+            float step;
+            memcpy(&step, scales + 4 * (i / m.group), sizeof step);
+            near(back[i], x[i], fabs(step), "quantised");
+        }
+        for (int i = 0; i < COLS; i++)
+            x[i] = 0.25f; /* one value: the least step, no division by 0 */
+        kn_quantise_row(x, &m, codes, scales, biases);
+        kn_dequant_row(&m, 0, back);
+        near(back[7], 0.25, 1e-6, "constant");
+    }
+}
+
 static void exponentials(void **state)
 {
     (void)state;
@@ -267,15 +306,11 @@ static void recurrences(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers),
-        cmocka_unit_test(codes_of_every_width),
-        cmocka_unit_test(exponentials),
-        cmocka_unit_test(products),
-        cmocka_unit_test(norms_and_softmax),
-        cmocka_unit_test(rope),
-        cmocka_unit_test(top_k),
-        cmocka_unit_test(attention),
-        cmocka_unit_test(cache_types),
+        cmocka_unit_test(numbers),        cmocka_unit_test(codes_of_every_width),
+        cmocka_unit_test(quantised_rows), cmocka_unit_test(exponentials),
+        cmocka_unit_test(products),       cmocka_unit_test(norms_and_softmax),
+        cmocka_unit_test(rope),           cmocka_unit_test(top_k),
+        cmocka_unit_test(attention),      cmocka_unit_test(cache_types),
         cmocka_unit_test(recurrences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

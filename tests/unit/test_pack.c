@@ -74,7 +74,7 @@ static void use_all(const world *w, const xp_options *o)
 static void pack(const world *w)
 {
     fm_error err;
-    fm_status status = xp_pack_all(&w->source, dir, NULL, NULL, &err);
+    fm_status status = xp_pack_all(&w->source, NULL, dir, NULL, NULL, &err);
     if (status) print_message("%s\n", err.message);
     assert_int_equal(status, FM_OK);
 }
@@ -269,7 +269,7 @@ static void failing_allocations(void **state)
     for (int nth = 1; status && nth < 20000; nth += 3) {
         fm_error err;
         bs_mem_fail_at((uint64_t)nth, true);
-        status = xp_pack_all(&w->source, dir, NULL, NULL, &err);
+        status = xp_pack_all(&w->source, NULL, dir, NULL, NULL, &err);
         bs_mem_fail_at(0, false);
     }
     assert_int_equal(status, FM_OK);

@@ -123,12 +123,15 @@ static jj_list *sorted(jj *c, keyed *items, size_t n, bool reverse)
     return list;
 }
 
-/* The sort key by "a,b.c": a list of keys when there are several. */
+/* The sort key by "a,b.c". It is a list also for one attribute, as in Jinja: lists compare equal
+ * elements first, so that two that have no order (None, undefined) do not fail. */
 static jj_value sort_key(jj *c, jj_value v, jj_value attribute, bool case_sensitive)
 {
-    if (attribute.type != JJ_STRING || !memchr(attribute.u.s->s, ',', attribute.u.s->n))
-        return key_of(c, by_attribute(c, v, attribute), case_sensitive);
-    jj_list *keys = jj_new_list(c, 2);
+    jj_list *keys = jj_new_list(c, 1);
+    if (attribute.type != JJ_STRING) {
+        jj_append(c, keys, key_of(c, by_attribute(c, v, attribute), case_sensitive));
+        return jj_list_value(JJ_LIST, keys);
+    }
     const jj_str *s = attribute.u.s;
     for (size_t at = 0; at <= s->n && !c->failed;) {
         const char *comma = memchr(s->s + at, ',', s->n - at);
@@ -298,6 +301,13 @@ static const char *function_name(jj *c, jj_value v, char out[64])
     return out;
 }
 
+/* As in Jinja a false value, None too, has no elements here, and the arguments are not looked at.
+ */
+static jj_value nothing(jj *c)
+{
+    return jj_iterator_value(c, jj_new_list(c, 0));
+}
+
 static jj_value map_attribute(jj *c, jj_value v, const jj_args *args)
 {
     jj_value a[2];
@@ -314,6 +324,7 @@ static jj_value map_attribute(jj *c, jj_value v, const jj_args *args)
 static jj_value map(jj *c, jj_value v, const jj_args *args)
 {
     char name[64];
+    if (!jj_truth(c, v)) return nothing(c);
     if (!args->n && args->n_named && !strcmp(args->named[0].name, "attribute"))
         return map_attribute(c, v, args);
     if (!args->n) {
@@ -337,6 +348,7 @@ static jj_value choose(jj *c, jj_value v, const jj_args *args, bool by_attr, boo
 {
     char name[64];
     size_t used = by_attr ? 1 : 0;
+    if (!jj_truth(c, v)) return nothing(c);
     if (args->n < used) return jj_fail(c, "Missing parameter for attribute name");
     jj_test_fn *test = NULL;
     jj_args rest = *args;

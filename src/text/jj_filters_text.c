@@ -67,6 +67,7 @@ static jj_value truncate(jj *c, jj_value v, const jj_args *args)
 {
     jj_value a[4];
     if (!jj_bind(c, args, "truncate", "length,killwords,end,leeway", a)) return v;
+    jj_length(c, v); /* an error for what has none */
     const jj_str *s = jj_str_of(c, v), *end = jj_arg_str(c, a[2], jj_literal(c, "...").u.s);
     int64_t length = jj_arg_int(c, a[0], 255), leeway = jj_arg_int(c, a[3], 5);
     int64_t n = (int64_t)tx_utf8_count(s->s, s->n),
@@ -86,7 +87,8 @@ static jj_value indent(jj *c, jj_value v, const jj_args *args)
 {
     jj_value a[3];
     if (!jj_bind(c, args, "indent", "width,first,blank", a)) return v;
-    const jj_str *s = jj_str_of(c, v), *by;
+    if (v.type != JJ_STRING) return jj_fail(c, "cannot indent '%s'", jj_type_name(v));
+    const jj_str *s = v.u.s, *by;
     if (a[0].type == JJ_STRING) by = a[0].u.s;
     else {
         int64_t n = jj_arg_int(c, a[0], 4);

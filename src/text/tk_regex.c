@@ -1,6 +1,9 @@
 /* Patterns in tokenizer.json are written for Oniguruma with Ruby's syntax. They run on PCRE2, after
- * a translation of what differs: \s \S    White_Space (PCRE2's takes U+180E too) \w \W    letters,
- * marks, decimal and letter numbers, connectors \h \H    a hexadecimal digit
+ * a translation of what differs:
+ *   \s \S    White_Space (PCRE2's takes U+180E too)
+ *   \w \W    letters, marks, decimal and letter numbers, connectors; \b and \B likewise
+ *   \h \H    a hexadecimal digit
+ *   \p{Han}  the script, not its extensions
  *   (?m)     dot matches newline; ^ and $ are always line anchors
  *   x{n,m}+  a repeated repetition, not a possessive one
  *   [a[bc]]  nested sets, and [a&&[^b]] intersections */
@@ -9,6 +12,7 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <stdio.h>
 #include <string.h>
 
 #define SPACES                                                                                     \
@@ -40,17 +44,63 @@ typedef struct translator {
     bool ok;
 } translator;
 
+/* Outside of a set Oniguruma also counts the superscripts and fractions of Latin-1 as letters. */
+#define LONE_WORDS WORDS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+#define EDGE(after, else_after)                                                                    \
+    "(?:(?<=[" LONE_WORDS "])(?" after "[" LONE_WORDS "])|(?<![" LONE_WORDS "])(?" else_after      \
+    "[" LONE_WORDS "]))"
+
 static void put(translator *t, const char *s)
 {
     bs_buf_puts(t->out, s);
+}
+
+/* PCRE2 takes a script's name for its script extensions, and has no long names for categories. */
+static void property(translator *t, char letter)
+{
+    static const char *const names[] = {"Letter=L",
+                                        "Lowercase_Letter=Ll",
+                                        "Uppercase_Letter=Lu",
+                                        "Mark=M",
+                                        "Decimal_Number=Nd",
+                                        "Number=N",
+                                        "Punctuation=P",
+                                        "Symbol=S",
+                                        "Separator=Z",
+                                        "Other=C"};
+    char name[40], script[48];
+    size_t n = 0, at = 1, not_it = t->end - t->p > 1 && t->p[1] == '^';
+    for (at += not_it; t->p + at < t->end && t->p[at] != '}' && n < sizeof name - 1; at++)
+        name[n++] = t->p[at];
+    name[n] = 0;
+    if (t->p + at >= t->end || t->p[at] != '}') {
+        t->ok = false;
+        return;
+    }
+    t->p += at + 1;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strncmp(names[i], name, n) && names[i][n] == '=') strcpy(name, names[i] + n + 1);
+    snprintf(script, sizeof script, "\\p{sc:%s}", name);
+    int code;
+    PCRE2_SIZE where;
+    pcre2_code *known = pcre2_compile((PCRE2_SPTR)script, PCRE2_ZERO_TERMINATED,
+                                      PCRE2_UTF | PCRE2_UCP, &code, &where, NULL);
+    pcre2_code_free(known);
+    bs_buf_putc(t->out, '\\');
+    bs_buf_putc(t->out, letter);
+    put(t, not_it ? "{^" : "{");
+    put(t, known ? "sc:" : "");
+    put(t, name);
+    put(t, "}");
 }
 
 /* Copy the escape at p (a backslash and what belongs to it), translated. */
 static void escape(translator *t, bool in_set)
 {
     char c = t->p + 1 < t->end ? t->p[1] : 0;
-    const char *set = c == 's' ? SPACES : c == 'h' ? "0-9a-fA-F" : c == 'w' ? WORDS : NULL;
-    const char *negated = c == 'S' ? SPACES : c == 'H' ? "0-9a-fA-F" : c == 'W' ? WORDS : NULL;
+    const char *words = in_set ? WORDS : LONE_WORDS;
+    const char *set = c == 's' ? SPACES : c == 'h' ? "0-9a-fA-F" : c == 'w' ? words : NULL;
+    const char *negated = c == 'S' ? SPACES : c == 'H' ? "0-9a-fA-F" : c == 'W' ? words : NULL;
     t->p += 2;
     if (set) {
         if (!in_set) put(t, "[");
@@ -61,12 +111,14 @@ static void escape(translator *t, bool in_set)
         put(t, negated);
         put(t, "]");
     } else if (c == 'S') put(t, NOT_SPACES);
+    else if ((c == 'b' || c == 'B') && !in_set) put(t, c == 'b' ? EDGE("!", "=") : EDGE("=", "!"));
+    else if ((c == 'p' || c == 'P') && t->p < t->end && *t->p == '{') property(t, c);
     else if (c == 'W' || c == 'H' || !c)
         t->ok = false; /* [\W] has no short form, and nobody uses it */
     else {
         bs_buf_append(t->out, t->p - 2, 2);
-        bool braces = (c == 'p' || c == 'P' || c == 'x' || c == 'u' || c == 'k' || c == 'g') &&
-                      t->p < t->end && *t->p == '{';
+        bool braces =
+            (c == 'x' || c == 'u' || c == 'k' || c == 'g') && t->p < t->end && *t->p == '{';
         while (braces && t->p < t->end) {
             bs_buf_putc(t->out, *t->p);
             if (*t->p++ == '}') break;
@@ -124,6 +176,7 @@ static void set_body(translator *t, int depth)
         else if (*t->p == '[' && t->end - t->p > 1 && t->p[1] == ':') {
             const char *close = memchr(t->p, ']', (size_t)(t->end - t->p));
             if (!close) t->ok = false;
+            else if (t->end - t->p > 8 && !memcmp(t->p, "[:space:]", 9)) put(t, SPACES), t->p += 9;
             else bs_buf_append(t->out, t->p, (size_t)(close + 1 - t->p)), t->p = close + 1;
         } else if (*t->p == '[') { /* a union: its members join ours, unless it is negated */
             if (depth >= MAX_NESTING || (t->end - t->p > 1 && t->p[1] == '^')) t->ok = false;

@@ -67,7 +67,8 @@ typedef struct tk_bpe {
     size_t n_slots;
     int32_t *result; /* of merge `rank` */
     size_t n_merges;
-    int32_t unk, fallback[256], byte[256]; /* -1: none */
+    int32_t unk, fallback[256]; /* -1: none */
+    int32_t byte[256]; /* the token of one byte; where pieces are text, of one ASCII character */
     bool fuse_unk, byte_fallback, ignore_merges;
     bool word_cuts;        /* no merge result has U+2581 behind another character */
     char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix, or NULL */

@@ -334,7 +334,8 @@ static int32_t character_id(tk_work *w, const char *s, size_t n, bool first, boo
 {
     const tk_bpe *b = &w->t->bpe;
     bool prefix = b->prefix && !first, suffix = b->suffix && last;
-    if (!prefix && !suffix) return tk_vocab_find(&w->t->vocab, s, n, false);
+    if (!prefix && !suffix)
+        return n == 1 ? b->byte[(uint8_t)*s] : tk_vocab_find(&w->t->vocab, s, n, false);
     w->lookup.length = 0;
     if (prefix) bs_buf_puts(&w->lookup, b->prefix);
     bs_buf_append(&w->lookup, s, n);

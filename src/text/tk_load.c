@@ -286,7 +286,7 @@ static void find_bytes(const tx_tokenizer *t, int32_t fallback[256], int32_t byt
     for (int i = 0; i < 256; i++) {
         char text[6] = {'<', '0', 'x', hex[i >> 4], hex[i & 15], '>'}, one = (char)i;
         fallback[i] = tx_token_id(t, text, 6);
-        if (byte) byte[i] = tk_vocab_find(&t->vocab, &one, 1, true);
+        if (byte) byte[i] = tk_vocab_find(&t->vocab, &one, 1, t->raw);
     }
 }
 

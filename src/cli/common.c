@@ -182,10 +182,16 @@ void cli_print_stats(en_engine *engine)
 {
     en_stats s;
     en_get_stats(engine, &s);
-    fprintf(stderr,
-            "%llu tokens at %.1f tok/s, the first after %.0f ms (load %.0f ms, prompt %.0f tok/s); "
-            "%.1f %% of experts from memory, %.1f MB read; peak %.1f of %.1f MB; %s",
-            (unsigned long long)s.tokens, s.decode_tok_s, s.ttft_ms, s.load_ms, s.prefill_tok_s,
+    if (s.requests)
+        fprintf(stderr,
+                "%llu tokens at %.1f tok/s, the first after %.0f ms (load %.0f ms, prompt %.0f "
+                "tok/s)",
+                (unsigned long long)s.tokens, s.decode_tok_s, s.ttft_ms, s.load_ms,
+                s.prefill_tok_s);
+    else
+        fprintf(stderr, "%llu tokens scored at %.1f tok/s (load %.0f ms)",
+                (unsigned long long)s.prompt_tokens, s.prefill_tok_s, s.load_ms);
+    fprintf(stderr, "; %.1f %% of experts from memory, %.1f MB read; peak %.1f of %.1f MB; %s",
             s.hit_rate * 100, (double)s.bytes_read / 1e6, (double)s.peak_rss_bytes / 1e6,
             (double)s.budget_bytes / 1e6, s.mode);
     if (s.dropped_picks)

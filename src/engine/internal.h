@@ -163,6 +163,8 @@ void en_drop_finished(en_engine *e);
 void en_release_slot(en_engine *e, en_choice *c);
 /* Sampler and text stream as for a choice that has drawn nothing. */
 fm_status en_prepare_choice(en_engine *e, en_choice *c, fm_error *err);
+/* A forward pass for the statistics. */
+void en_count_pass(en_engine *e, int prompt_tokens, int answers, double seconds);
 
 /* prefix.c. Give the choice a slot that already holds as much of its prompt as can be reused;
  * false when none is free. */

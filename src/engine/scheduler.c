@@ -164,17 +164,17 @@ static void fail_pass(en_engine *e, const fm_error *err)
     }
 }
 
-static void count(en_engine *e, const pass *p, double seconds)
+void en_count_pass(en_engine *e, int prompt_tokens, int answers, double seconds)
 {
     xp_stats now = {0};
     if (e->experts) xp_get_stats(e->experts, &now);
     pthread_mutex_lock(&e->lock);
     e->totals.steps++;
-    if (p->prompt_tokens) {
-        e->totals.prompt_fed += (uint64_t)p->prompt_tokens;
+    if (prompt_tokens) {
+        e->totals.prompt_fed += (uint64_t)prompt_tokens;
         e->totals.prompt_s += seconds;
     } else {
-        e->totals.decoded += (uint64_t)p->answers;
+        e->totals.decoded += (uint64_t)answers;
         e->totals.decode_s += seconds;
         e->totals.decode_bytes += now.bytes_read - e->expert_stats.bytes_read;
     }
@@ -197,7 +197,7 @@ int en_step(en_engine *e)
         fm_error err;
         fm_status status =
             md_forward(e->run, e->batch, p.n, p.prompt_tokens >= XP_PREFILL_FROM, e->logits, &err);
-        count(e, &p, bs_now() - start);
+        en_count_pass(e, p.prompt_tokens, p.answers, bs_now() - start);
         if (status) {
             fail_pass(e, &err);
         } else {

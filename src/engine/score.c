@@ -1,4 +1,5 @@
 /* Logits of given tokens, chunk by chunk: the yardstick for exactness. */
+#include "base/clock.h"
 #include "engine/internal.h"
 
 static fm_status check_score(const en_engine *e, const int32_t *ids, int n, int *chunk,
@@ -35,7 +36,10 @@ fm_status en_score(en_engine *e, const int32_t *ids, int n, int chunk, en_score_
     for (int at = 0; at < n && !status && go_on; at += chunk) {
         int take = n - at < chunk ? n - at : chunk;
         for (int i = 0; i < take; i++) e->batch[i] = (md_token){ids[at + i], slot->state, true};
+        double start = bs_now();
         status = md_forward(e->run, e->batch, take, take >= XP_PREFILL_FROM, e->logits, err);
+        en_count_pass(e, take, 0, bs_now() - start);
+        e->totals.prompt_tokens += (uint64_t)take;
         for (int i = 0; i < take && !status && go_on; i++)
             go_on = fn(arg, at + i, e->logits + (size_t)i * (size_t)vocab, vocab);
     }

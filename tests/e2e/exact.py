@@ -4,6 +4,7 @@ instruction set or store."""
 import hashlib
 import json
 import os
+import re
 import tempfile
 
 from common import SANITIZED, STORY, expect, floor_of, run, tokenize
@@ -24,6 +25,9 @@ def main():
             expect(len(data) == len(ids) * 8192 * 4, f"{len(data)} bytes of logits with {flags}")
             return hashlib.sha256(data).hexdigest()
 
+        stats = run("score", "--ids", ids_file, "--capacity", 9, "--stats", check=0).err
+        expect(re.match(rf"{len(ids)} tokens scored at [1-9][0-9.]* tok/s \(load \d+ ms\); [0-9.]+ % of experts from memory, [1-9]", stats),
+               f"score --stats: {stats}")
         floor = floor_of("--ids", ids_file, verb="score")
         arms = [
             ["--memory", floor, "--threads", 1],

@@ -94,6 +94,14 @@ static void patterns_are_translated(void **state)
         {"(?m:.)+", "a\nb", 0, 3},           /* (?m) lets the dot match a newline */
         {"\\s", "\xE1\xA0\x8E ", 3, 4},      /* U+180E is no space */
         {"{x}", "a{x}", 1, 4},
+        {"\\w+", " 7\xC2\xB2", 1, 4},        /* a superscript is a letter by itself */
+        {"[\\w]+", " 7\xC2\xB2", 1, 2},      /* but not in a set */
+        {"\\d(?=\\b)", "1\xCC\x81 2", 4, 5}, /* a mark goes on with the word */
+        {"\\d\\B", "1 2\xCC\x81", 2, 3},
+        {"\\p{Han}", "\xE3\x80\x8A\xE4\xB8\xAD", 3, 6}, /* U+300A only extends the script */
+        {"\\p{^Han}+", "\xE4\xB8\xADx", 3, 4},
+        {"\\p{Letter}+\\P{Punctuation}", "!ab+", 1, 4},
+        {"[[:space:]]", "\xE1\xA0\x8E ", 3, 4},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         tk_regex *r;

@@ -10,7 +10,7 @@
 typedef struct candidate {
     float logit;
     int32_t id;
-    double p; /* relative to the most probable token */
+    double p; /* weight */
 } candidate;
 
 struct en_sampler {
@@ -19,7 +19,8 @@ struct en_sampler {
     uint64_t draws; /* made so far */
     en_bias *bias;
     int n_bias;
-    candidate *list; /* [vocab], the caller's scratch during a pick */
+    candidate *list; /* [vocab] and */
+    float *weights;  /* [vocab]: the caller's scratch during a pick */
 
     /* Only with penalties: every token of the sequence, how often each id was generated, and a
      * stamp an id that keeps one pass over the window from punishing an id twice. */
@@ -209,16 +210,18 @@ static int select_top_k(candidate *list, const float *logits, int vocab, int k)
     return n;
 }
 
-/* All tokens whose logit reaches `least`. */
-static int select_above(candidate *list, const float *logits, int vocab, float least)
+/* The tokens whose weight is more than `least`. */
+static int select_above(candidate *list, const float *logits, const float *weights, int vocab,
+                        float least)
 {
     int n = 0;
     for (int i = 0; i < vocab; i++)
-        if (logits[i] >= least && logits[i] > -INFINITY)
-            list[n++] = (candidate){.logit = logits[i], .id = i};
+        if (weights[i] > least)
+            list[n++] = (candidate){.logit = logits[i], .id = i, .p = weights[i]};
     return n;
 }
 
+/* Weights of the k tokens of a list, the best of which has logit `top`. */
 static double weigh(candidate *list, int n, float top, float temperature)
 {
     double sum = 0;
@@ -226,6 +229,20 @@ static double weigh(candidate *list, int n, float top, float temperature)
         list[i].p = kn_expf((list[i].logit - top) / temperature);
         sum += list[i].p;
     }
+    return sum;
+}
+
+/* Weights of the whole vocabulary. */
+static void weigh_all(en_sampler *s, const float *logits, float top)
+{
+    for (int i = 0; i < s->vocab; i++) s->weights[i] = (logits[i] - top) / s->set.temperature;
+    kn_softmax(kn_isa_best(), s->weights, s->vocab);
+}
+
+static double sum_of(const candidate *list, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += list[i].p;
     return sum;
 }
 
@@ -253,38 +270,40 @@ static double uniform(uint64_t seed, uint64_t draw)
     return (double)(z >> 11) * 0x1p-53;
 }
 
+/* The tokens that hold top_p may be sought among those above e^-14 of the best one: sorting the
+ * whole vocabulary is slow and almost never needed. */
+static int list_likely(en_sampler *s, const float *logits, float top_weight, double *total)
+{
+    *total = 0;
+    for (int i = 0; i < s->vocab; i++) *total += s->weights[i];
+    int n = select_above(s->list, logits, s->weights, s->vocab, top_weight * 0x1p-20f);
+    if (sum_of(s->list, n) >= s->set.top_p * *total) return n;
+    return select_above(s->list, logits, s->weights, s->vocab, 0);
+}
+
 /* Fill s->list with what may be drawn, with weights; returns how many. */
-static int choose_candidates(en_sampler *s, const float *logits, float top)
+static int choose_candidates(en_sampler *s, const float *logits, int32_t best)
 {
     const en_sampling *set = &s->set;
     double total;
     int n;
     if (set->top_k > 0 && set->top_k < s->vocab) {
         n = select_top_k(s->list, logits, s->vocab, set->top_k);
-        total = weigh(s->list, n, top, set->temperature);
+        total = weigh(s->list, n, logits[best], set->temperature);
     } else {
-        n = select_above(s->list, logits, s->vocab, -INFINITY);
-        total = weigh(s->list, n, top, set->temperature);
-        if (set->top_p < 1) {
-            /* Sorting the whole vocabulary is slow and almost never needed: the tokens above
-             * e^-14 of the best one are tried first. */
-            int few = select_above(s->list, logits, s->vocab, top - 14 * set->temperature);
-            if (weigh(s->list, few, top, set->temperature) >= set->top_p * total) {
-                n = few;
-            } else {
-                n = select_above(s->list, logits, s->vocab, -INFINITY);
-                weigh(s->list, n, top, set->temperature);
-            }
-        }
+        weigh_all(s, logits, logits[best]);
+        n = list_likely(s, logits, set->top_p < 1 ? s->weights[best] : 0, &total);
     }
     if (set->top_p < 1) {
         qsort(s->list, (size_t)n, sizeof *s->list, by_rank);
         n = cut_top_p(s->list, n, total, set->top_p);
     }
     if (set->min_p > 0) {
+        double most = 0;
         int kept = 0;
+        for (int i = 0; i < n; i++) most = s->list[i].p > most ? s->list[i].p : most;
         for (int i = 0; i < n; i++)
-            if (s->list[i].p >= (double)set->min_p) s->list[kept++] = s->list[i];
+            if (s->list[i].p >= set->min_p * most) s->list[kept++] = s->list[i];
         n = kept;
     }
     return n;
@@ -292,7 +311,7 @@ static int choose_candidates(en_sampler *s, const float *logits, float top)
 
 size_t en_sampler_scratch(int vocab)
 {
-    return (size_t)vocab * sizeof(candidate);
+    return (size_t)vocab * (sizeof(candidate) + sizeof(float));
 }
 
 fm_status en_sampler_pick(en_sampler *s, float *logits, void *scratch, int32_t *id, fm_error *err)
@@ -308,10 +327,9 @@ fm_status en_sampler_pick(en_sampler *s, float *logits, void *scratch, int32_t *
     if (s->set.temperature <= 0) return FM_OK;
 
     s->list = scratch;
-    int n = choose_candidates(s, logits, logits[best]);
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += s->list[i].p;
-    double at = uniform(s->set.seed, s->draws++) * sum;
+    s->weights = (float *)(s->list + s->vocab);
+    int n = choose_candidates(s, logits, best);
+    double at = uniform(s->set.seed, s->draws++) * sum_of(s->list, n);
     for (int i = 0; i < n; i++) {
         at -= s->list[i].p;
         if (at < 0) {

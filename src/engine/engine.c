@@ -81,6 +81,14 @@ static md_options model_options(const en_options *o)
                         .mlx_router = o->mlx_router};
 }
 
+/* As told, as `tune` found, or on: it stops by itself when most of it is for nothing. */
+static int prefetch_of(const en_engine *e)
+{
+    enum { UNTUNED = 4 };
+    if (e->options.prefetch >= 0) return e->options.prefetch;
+    return e->tuning.prefetch >= 0 ? e->tuning.prefetch : UNTUNED;
+}
+
 static xp_options expert_options(const en_engine *e, uint64_t slot_bytes)
 {
     const en_options *o = &e->options;
@@ -89,7 +97,7 @@ static xp_options expert_options(const en_engine *e, uint64_t slot_bytes)
                         .policy = o->policy,
                         .io = o->io,
                         .buffered = o->buffered,
-                        .prefetch = o->prefetch < 0 ? e->tuning.prefetch : o->prefetch,
+                        .prefetch = prefetch_of(e),
                         .prefetch_may_stop = o->prefetch < 0,
                         .io_threads = e->tuning.io_threads,
                         .depth = e->tuning.depth,

@@ -97,9 +97,10 @@ static void end_guesses(xp_cache *c)
 
 enum { ENOUGH_GUESSES = 256 };
 
+/* Guessing costs a router product a layer: for nothing, while every expert asked for is there. */
 bool xp_wants_hints(const xp_cache *c)
 {
-    return c->options.prefetch > 0 && !c->lazy;
+    return c->options.prefetch > 0 && !c->lazy && !c->idle;
 }
 
 void xp_hint(xp_cache *c, int layer, const int *experts, int n)
@@ -137,6 +138,9 @@ void xp_begin_step(xp_cache *c, int tokens, bool prefill)
         c->pressure.done = true;
         xp_shrink(c, 1.0 / 8);
     }
+    uint64_t reads = xp_reader_reads(c->reader);
+    c->idle = tokens > 0 && reads == c->reads_before;
+    c->reads_before = reads;
     xp_res_begin_step(c->residency, tokens, prefill);
     if (xp_preload_pending(c)) xp_fill_step(c);
 }

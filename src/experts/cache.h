@@ -58,7 +58,9 @@ struct xp_cache {
     xp_job *jobs;                /* [XP_MAX_JOBS], those in state XP_JOB_FREE are free */
     int guesses[XP_MAX_GUESSES]; /* slots of the last hint whose reads may still fly */
     int n_guesses;
-    int *scratch_slots; /* [most experts of a layer] */
+    uint64_t reads_before; /* when this step began */
+    bool idle;             /* the step before this one read nothing */
+    int *scratch_slots;    /* [most experts of a layer] */
     bool *scratch_hits;
     xp_fills fills;
     xp_wanted wanted;

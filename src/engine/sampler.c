@@ -275,6 +275,7 @@ static double uniform(uint64_t seed, uint64_t draw)
 static int list_likely(en_sampler *s, const float *logits, float top_weight, double *total)
 {
     *total = 0;
+    if (s->set.top_p >= 1) return select_above(s->list, logits, s->weights, s->vocab, 0);
     for (int i = 0; i < s->vocab; i++) *total += s->weights[i];
     int n = select_above(s->list, logits, s->weights, s->vocab, top_weight * 0x1p-20f);
     if (sum_of(s->list, n) >= s->set.top_p * *total) return n;
@@ -292,7 +293,7 @@ static int choose_candidates(en_sampler *s, const float *logits, int32_t best)
         total = weigh(s->list, n, logits[best], set->temperature);
     } else {
         weigh_all(s, logits, logits[best]);
-        n = list_likely(s, logits, set->top_p < 1 ? s->weights[best] : 0, &total);
+        n = list_likely(s, logits, s->weights[best], &total);
     }
     if (set->top_p < 1) {
         qsort(s->list, (size_t)n, sizeof *s->list, by_rank);
@@ -316,10 +317,13 @@ size_t en_sampler_scratch(int vocab)
 
 fm_status en_sampler_pick(en_sampler *s, float *logits, void *scratch, int32_t *id, fm_error *err)
 {
-    if (arg_max(logits, s->vocab) == -1)
-        return fm_fail(err, FM_E_NUMERIC, "the model gave a logit that is not a number");
-    apply_penalties(s, logits);
     int32_t best = arg_max(logits, s->vocab);
+    if (best == -1)
+        return fm_fail(err, FM_E_NUMERIC, "the model gave a logit that is not a number");
+    if (s->n_bias || s->stamp) {
+        apply_penalties(s, logits);
+        best = arg_max(logits, s->vocab);
+    }
     if (best < 0)
         return fm_fail(err, FM_E_NUMERIC,
                        "no token may follow: every one is masked or biased away");

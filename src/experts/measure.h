@@ -25,7 +25,7 @@ typedef struct xp_disk_rate {
 
 fm_status xp_measure_disk(const xp_disk_probe *probe, xp_disk_rate *out, fm_error *err);
 
-/* Bytes a second that the pool's threads read together (best of a few passes). Takes 1 GiB of
+/* Bytes a second that the pool's threads read together (the median of some passes). Takes 1 GiB of
  * memory meanwhile. */
 fm_status xp_measure_memory(bs_pool *pool, double seconds, double *bytes_s, fm_error *err);
 

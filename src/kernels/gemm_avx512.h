@@ -24,18 +24,20 @@ INLINE void pack_rows(panel *p, int half, const kn_mat *w, const unpacker *u, in
 {
     for (int c = 0; c < n_cols; c += CHUNK) {
         __m512i a[ROWS], b[ROWS];
-        int bytes = (n_cols - c < CHUNK ? n_cols - c : CHUNK) * bits / 8;
+        present there = present_of((n_cols - c) * bits / 8, bits);
         for (int i = 0; i < ROWS; i++) {
             size_t at = (size_t)(row + i < last ? row + i : last) * w->row_bytes;
             const uint8_t *codes = (const uint8_t *)w->w + at + (size_t)(c0 + c) * (size_t)bits / 8;
-            unpack_chunk(codes, bytes, bits, u, &a[i], &b[i]);
+            unpack_chunk(codes, there, bits, u, &a[i], &b[i]);
         }
         transpose_16x16(a);
         transpose_16x16(b);
         __m512i *out = p->codes[half] + c / 4;
         for (int l = 0; l < 16; l++) out[l] = a[l], out[16 + l] = b[l];
     }
-    turn_scales(w, row, last, c0 / w->group, n_cols / w->group, &p->scales[half]);
+    for (int g = 0, n = n_cols / w->group, turn = turned_groups(w); g < n; g += turn)
+        turn_scales(w, row, last, c0 / w->group + g, n - g < turn ? n - g : turn, &p->scales[half],
+                    g);
 }
 
 static void pack_half(panel *p, int half, const kn_mat *w, const unpacker *u, int row, int last,

@@ -1,14 +1,16 @@
 /* integer_avx512.h - integer products (KN_PRECISION_FAST) with VNNI.
  *
  * An activation X is 16 (256 h + m) + l with signed bytes, so one product is three vpdpbusd. Codes
- * are handled in chunks of 128 columns: quadword i of vector A holds codes 16 i .. 16 i + 7, of
- * vector B codes 16 i + 8 .. 16 i + 15, so 32-bit lane l of (A + B) belongs to columns 8 l .. 8 l +
- * 7 and every group is a run of lanes. An activation chunk is six vectors: A's h, m, l and B's. */
+ * are handled in chunks of 128 columns, as two vectors: 32-bit lane l of A holds codes 8 l .. 8 l +
+ * 3, of B codes 8 l + 4 .. 8 l + 7, so lane l of (A + B) belongs to columns 8 l .. 8 l + 7 and
+ * every group is a run of lanes. An activation chunk is six vectors: A's h, m, l and B's. */
 
 enum { CHUNK = 128, X_CHUNK_BYTES = 3 * CHUNK, X_PLANE_BYTES = 3 * 64, ROWS = 16 };
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
+    /* The four bytes of columns 0-3 and 8-11 in front, those of 4-7 and 12-15 behind. */
+    const __m128i planes = _mm_setr_epi8(0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
     for (int i = 0; i < n; i += 16) {
         int c = c0 + i;
         char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES + c % CHUNK / 2;
@@ -19,71 +21,90 @@ static void store_codes(char *dst, int c0, const float *codes, int n)
                             _mm512_cvtepi32_epi8(m),
                             _mm512_cvtepi32_epi8(_mm512_sub_epi32(x, _mm512_slli_epi32(u, 4)))};
         for (int k = 0; k < 3; k++) {
-            _mm_storel_epi64((__m128i *)(void *)(at + 64 * k), parts[k]);
-            _mm_storeh_pd((double *)(void *)(at + X_PLANE_BYTES + 64 * k),
-                          _mm_castsi128_pd(parts[k]));
+            __m128i both = _mm_shuffle_epi8(parts[k], planes);
+            _mm_storel_epi64((__m128i *)(void *)(at + 64 * k), both);
+            _mm_storeh_pd((double *)(void *)(at + X_PLANE_BYTES + 64 * k), _mm_castsi128_pd(both));
         }
     }
 }
 
 #include "kernels/body_act.h"
 
-/* How to take 128 codes of one width apart. */
+/* How to take 128 codes of one width apart: bytes are brought into the quadword that needs them,
+ * then shifted. Up to four bits, sixteen codes fit a quadword and both vectors begin from it. */
 typedef struct unpacker {
-    __m512i a, b, shifts, mask;
-    int bits;
+    __m512i bytes_a, bytes_b, shifts_a, shifts_b, mask;
 } unpacker;
 
-/* Byte j of quadword i: byte first + i * step + j of the stream. */
-static inline __m512i spread_index(int first, int step)
-{
-    uint8_t index[64];
-    for (int i = 0; i < 8; i++)
-        for (int j = 0; j < 8; j++) index[8 * i + j] = (uint8_t)(first + i * step + j);
-    return _mm512_loadu_si512(index);
-}
-
-/* Bit offset of code j of a quadword in byte j. */
-static inline __m512i shift_index(int bits)
-{
-    uint64_t offsets = 0;
-    for (int j = 0; j < 8; j++) offsets |= (uint64_t)(j * bits) << 8 * j;
-    return _mm512_set1_epi64((long long)offsets);
-}
-
+/* Byte j of quadword i becomes code 16 i + 4 plane + 8 (j / 4) + j % 4. Wide codes take the four
+ * bytes of each half on their own. All quadwords are alike, 2 bits bytes apart. */
 static unpacker unpacker_of(int bits)
 {
-    return (unpacker){spread_index(0, 2 * bits), spread_index(bits, 2 * bits), shift_index(bits),
-                      _mm512_set1_epi8((char)((1 << bits) - 1)), bits};
+    uint64_t bytes[2] = {0}, shifts[2] = {0};
+    int run = bits > 4 ? 4 : 8;
+    for (int plane = 0; plane < 2; plane++)
+        for (int j = 0; j < 8; j++) {
+            int bit = (4 * plane + 8 * (j / 4) + j % 4) * bits;
+            int first = run == 4 ? (4 * plane + 8 * (j / 4)) * bits / 8 : 0;
+            bytes[plane] |= (uint64_t)(first + j % run) << 8 * j;
+            shifts[plane] |= (uint64_t)(8 * (j - j % run) + bit - 8 * first) << 8 * j;
+        }
+    __m512i quadword = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+    __m512i step = _mm512_set1_epi64((long long)(2 * (uint64_t)bits * 0x0101010101010101));
+    __m512i begin = _mm512_mullo_epi64(quadword, step);
+    return (unpacker){_mm512_add_epi64(begin, _mm512_set1_epi64((long long)bytes[0])),
+                      _mm512_add_epi64(begin, _mm512_set1_epi64((long long)bytes[1])),
+                      _mm512_set1_epi64((long long)shifts[0]),
+                      _mm512_set1_epi64((long long)shifts[1]),
+                      _mm512_set1_epi8((char)((1 << bits) - 1))};
 }
 
-/* `bytes` of the chunk's 16 * bits bytes are there; the rest counts as zero. BITS is a constant. */
-INLINE void unpack_chunk(const uint8_t *p, int bytes, int bits, const unpacker *u, __m512i *a,
+/* Which of a chunk's 16 * bits bytes are there; the others count as zero. */
+typedef struct present {
+    __mmask64 first, second; /* 64 bytes each */
+} present;
+
+static inline __mmask64 first_bytes(int n)
+{
+    return n >= 64 ? ~0ull : (1ull << n) - 1;
+}
+
+static inline present present_of(int bytes, int bits)
+{
+    if (bytes > 16 * bits) bytes = 16 * bits;
+    return (present){first_bytes(bytes), first_bytes(bytes > 64 ? bytes - 64 : 0)};
+}
+
+/* BITS is a constant. */
+INLINE void unpack_chunk(const uint8_t *p, present there, int bits, const unpacker *u, __m512i *a,
                          __m512i *b)
 {
+    __m512i v = _mm512_maskz_loadu_epi8(there.first, p);
     if (bits <= 4) {
-        __m512i v = bytes == 16 * bits && bits == 4 ? _mm512_loadu_si512(p) : load_bytes(p, bytes);
-        *a = _mm512_permutexvar_epi8(u->a, v);
-        *b = _mm512_permutexvar_epi8(u->b, v);
+        *a = *b = bits == 4 ? v : _mm512_permutexvar_epi8(u->bytes_a, v);
     } else {
-        __m512i v = load_bytes(p, bytes < 64 ? bytes : 64);
-        __m512i w = load_bytes(p + 64, bytes > 64 ? bytes - 64 : 0);
-        *a = _mm512_permutex2var_epi8(v, u->a, w);
-        *b = _mm512_permutex2var_epi8(v, u->b, w);
+        __m512i w = _mm512_maskz_loadu_epi8(there.second, p + 64);
+        *a = _mm512_permutex2var_epi8(v, u->bytes_a, w);
+        *b = _mm512_permutex2var_epi8(v, u->bytes_b, w);
     }
     if (bits == 8) return;
-    *a = _mm512_and_si512(_mm512_multishift_epi64_epi8(u->shifts, *a), u->mask);
-    *b = _mm512_and_si512(_mm512_multishift_epi64_epi8(u->shifts, *b), u->mask);
+    *a = _mm512_and_si512(_mm512_multishift_epi64_epi8(u->shifts_a, *a), u->mask);
+    *b = _mm512_and_si512(_mm512_multishift_epi64_epi8(u->shifts_b, *b), u->mask);
 }
 
 /* --- scales, turned so that a vector holds one group of sixteen rows ---------------------------
  */
 
-enum { GROUPS = 16 }; /* turned at a time */
+enum { GROUPS = 16 }; /* turned at a time, or half as many where they are float32 */
 
 typedef struct turned {
     __m512 scale[GROUPS], bias[GROUPS];
 } turned;
+
+static inline int turned_groups(const kn_mat *w)
+{
+    return w->scale_type == KN_F32 ? GROUPS / 2 : GROUPS;
+}
 
 static inline void transpose_16x16(__m512i *r)
 {
@@ -112,17 +133,45 @@ static inline void transpose_16x16(__m512i *r)
     }
 }
 
-/* Groups [g, g + n) of rows row .. row + 15; rows behind the last repeat it. */
-static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned *out)
+/* Lanes as they lie in memory, float32 or two of sixteen bits, as float32. */
+INLINE void widen_scales(const __m512i *r, int n, kn_format type, __m512 *out)
 {
-    size_t skip = (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
-    for (int i = 0; i < ROWS; i++) {
-        size_t at = (size_t)(row + i < last ? row + i : last) * w->scale_row_bytes + skip;
-        out->scale[i] = load_scales(w->scale_type, (const char *)w->scales + at, n);
-        out->bias[i] = load_scales(w->scale_type, (const char *)w->biases + at, n);
+    for (int i = 0; type == KN_F32 && i < n; i++) out[i] = _mm512_castsi512_ps(r[i]);
+    if (type == KN_F32) return;
+    for (int i = 0; 2 * i < n; i++) {
+        __m512i even = _mm512_slli_epi32(r[i], 16), odd = _mm512_srli_epi32(r[i], 16);
+        if (type == KN_BF16) {
+            out[2 * i] = _mm512_castsi512_ps(even);
+            out[2 * i + 1] = _mm512_castsi512_ps(_mm512_slli_epi32(odd, 16));
+        } else {
+            out[2 * i] = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(r[i]));
+            out[2 * i + 1] = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(odd));
+        }
     }
-    transpose_16x16((__m512i *)out->scale);
-    transpose_16x16((__m512i *)out->bias);
+}
+
+/* Groups [g, g + n) of rows row .. row + 15; rows behind the last repeat it. Scales and biases are
+ * turned together, and those of the sixteen rows that come next are fetched. */
+static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned *out, int to_group)
+{
+    int size = w->scale_type == KN_F32 ? 4 : 2;
+    size_t at = (size_t)row * w->scale_row_bytes + (size_t)(g * size);
+    const char *scale = (const char *)w->scales + at, *bias = (const char *)w->biases + at;
+    __mmask32 there = (__mmask32)first_bytes(n * size);
+    __m512i r[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        size_t skip = (size_t)(row + i < last ? i : last - row) * w->scale_row_bytes;
+        r[i] =
+            _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_maskz_loadu_epi8(there, scale + skip)),
+                               _mm256_maskz_loadu_epi8(there, bias + skip), 1);
+    }
+    for (int i = ROWS; i < 2 * ROWS; i++) {
+        _mm_prefetch(scale + (size_t)i * w->scale_row_bytes, _MM_HINT_T0);
+        _mm_prefetch(bias + (size_t)i * w->scale_row_bytes, _MM_HINT_T0);
+    }
+    transpose_16x16(r);
+    widen_scales(r, n, w->scale_type, out->scale + to_group);
+    widen_scales(r + 8, n, w->scale_type, out->bias + to_group);
 }
 
 /* The three sums of a group as one float32, rounded as quant.h says. */
@@ -169,38 +218,59 @@ INLINE void turn_sums(const __m512i *q, __m512i *s)
     s[3] = _mm512_shuffle_i32x4(t1, t3, 0xdd);
 }
 
-/* Sums of one chunk for sixteen rows: sum(q X) in `upper`, or sum(q U) and sum(q L). */
-INLINE void chunk_sums(const uint8_t *const *rows, size_t offset, int bytes, int bits,
-                       const unpacker *u, const char *x, const char *ahead, __m512i *upper,
-                       __m512i *lower)
+/* sum += a x_a + b x_b */
+INLINE __m512i products(__m512i sum, __m512i a, __m512i xa, __m512i b, __m512i xb)
+{
+    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, a, xa), b, xb);
+}
+
+/* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
+INLINE void row_sums(const uint8_t *codes, present there, int bits, const unpacker *u,
+                     const __m512i *xa, const __m512i *xb, __m512i *upper, __m512i *lower)
+{
+    __m512i a, b, zero = _mm512_setzero_si512();
+    unpack_chunk(codes, there, bits, u, &a, &b);
+    __m512i h = _mm512_slli_epi32(products(zero, a, xa[0], b, xb[0]), 8);
+    *upper = products(h, a, xa[1], b, xb[1]);
+    if (bits <= KN_WHOLE_BITS) *upper = products(_mm512_slli_epi32(*upper, 4), a, xa[2], b, xb[2]);
+    else *lower = products(zero, a, xa[2], b, xb[2]);
+}
+
+/* The sums of sixteen rows in at most BLOCK_CHUNKS chunks: [chunk][k] as turn_sums() takes them. */
+enum { BLOCK_CHUNKS = 64, AHEAD_BYTES = 8192 };
+typedef struct block_sums {
+    __m512i upper[BLOCK_CHUNKS][4], lower[BLOCK_CHUNKS][4];
+} block_sums;
+
+/* Fetch `bytes` bytes from *next on, and move it. */
+INLINE void fetch(const char **next, int bytes)
+{
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch(*next + i, _MM_HINT_T0);
+    *next += bytes;
+}
+
+/* Four rows at a time: their codes lie side by side, so memory is read nearly in order. */
+INLINE void four_rows(const uint8_t *const *rows, int k, int n_chunks, int bytes, int bits,
+                      const unpacker *u, const char *x, const char **next, block_sums *out)
 {
     bool whole = bits <= KN_WHOLE_BITS;
-    __m512i xa[3], xb[3], up[4], low[4];
-    UNROLL for (int i = 0; i < 3; i++)
-    {
-        xa[i] = _mm512_loadu_si512(x + 64 * i);
-        xb[i] = _mm512_loadu_si512(x + X_PLANE_BYTES + 64 * i);
-    }
-    UNROLL for (int k = 0; k < 4; k++)
-    {
-        __m512i v[4], w[4];
+    for (int c = 0; c < n_chunks; c++, x += X_CHUNK_BYTES) {
+        __m512i xa[3], xb[3], v[4], w[4];
+        present there = present_of(bytes - c * 16 * bits, bits);
+        UNROLL for (int i = 0; i < 3; i++)
+        {
+            xa[i] = _mm512_loadu_si512(x + 64 * i);
+            xb[i] = _mm512_loadu_si512(x + X_PLANE_BYTES + 64 * i);
+        }
         UNROLL for (int i = 0; i < 4; i++)
         {
-            __m512i a, b, part[3];
-            unpack_chunk(rows[4 * k + i] + offset, bytes, bits, u, &a, &b);
-            UNROLL for (int j = 0; j < 3; j++) part[j] = _mm512_dpbusd_epi32(
-                _mm512_dpbusd_epi32(_mm512_setzero_si512(), a, xa[j]), b, xb[j]);
-            int shift = whole ? 4 : 0;
-            __m512i hm = _mm512_add_epi32(_mm512_slli_epi32(part[0], 8), part[1]);
-            v[i] = whole ? _mm512_add_epi32(_mm512_slli_epi32(hm, (unsigned)shift), part[2]) : hm;
-            w[i] = part[2];
+            const uint8_t *codes = rows[i] + (size_t)c * 16 * (size_t)bits;
+            row_sums(codes, there, bits, u, xa, xb, &v[i], &w[i]);
         }
-        up[k] = sum_lanes(v[0], v[1], v[2], v[3]);
-        if (!whole) low[k] = sum_lanes(w[0], w[1], w[2], w[3]);
+        out->upper[c][k] = sum_lanes(v[0], v[1], v[2], v[3]);
+        if (!whole) out->lower[c][k] = sum_lanes(w[0], w[1], w[2], w[3]);
+        fetch(next, 3 * 16 * bits);
     }
-    for (int b = 0; b < bits * 4; b++) _mm_prefetch(ahead + 64 * b, _MM_HINT_T0);
-    turn_sums(up, upper);
-    if (!whole) turn_sums(low, lower);
 }
 
 /* From sums of 32 columns to sums of groups. */
@@ -230,45 +300,55 @@ INLINE __m512 chunk_groups(__m512 total, __m512i *upper, __m512i *lower, int bit
     return total;
 }
 
-INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const char *record,
-                        const kn_act_layout *layout, int bits)
+INLINE void vector_rows(float *y, const kn_mat *w, const unpacker *u, int row, int n_rows,
+                        const char *record, const kn_act_layout *layout, int bits)
 {
-    unpacker u = unpacker_of(bits);
     const float *step = (const float *)(const void *)record;
     const float *sum = (const float *)(const void *)(record + layout->sum);
     const char *x = record + layout->codes;
-    const uint8_t *rows[ROWS];
-    int last = row + n_rows - 1, chunk_bytes = CHUNK * bits / 8;
-    for (int i = 0; i < ROWS; i++)
-        rows[i] = (const uint8_t *)w->w + (size_t)(row + i < last ? row + i : last) * w->row_bytes;
-    const char *ahead = (const char *)w->w + (size_t)(row + ROWS) * w->row_bytes;
+    int last = row + n_rows - 1, turn = turned_groups(w), g = 0;
+    /* Codes are read by software prefetch, AHEAD_BYTES before their time, steadily: a quarter of
+     * them while sums are joined. */
+    const char *next = (const char *)w->w + (size_t)row * w->row_bytes + AHEAD_BYTES;
     __m512 total = _mm512_setzero_ps();
     turned t;
-    for (int c = 0, g = 0; c < w->cols; c += CHUNK, g += CHUNK / w->group) {
-        if (g % GROUPS == 0)
-            turn_scales(w, row, last, g, layout->groups - g < GROUPS ? layout->groups - g : GROUPS,
-                        &t);
-        int bytes = (w->cols - c) * bits / 8;
-        __m512i upper[4], lower[4];
-        size_t offset = (size_t)(c / CHUNK) * (size_t)chunk_bytes;
-        chunk_sums(rows, offset, bytes < chunk_bytes ? bytes : chunk_bytes, bits, &u,
-                   x + (size_t)(c / CHUNK) * X_CHUNK_BYTES, ahead + offset * ROWS, upper, lower);
-        total = chunk_groups(total, upper, lower, bits, w->group, layout->groups - g,
-                             t.scale + g % GROUPS, t.bias + g % GROUPS, step + g, sum + g);
+    block_sums s;
+    for (int c = 0; c < w->cols; c += BLOCK_CHUNKS * CHUNK) {
+        int n_chunks = (w->cols - c + CHUNK - 1) / CHUNK, bytes = (w->cols - c) * bits / 8;
+        if (n_chunks > BLOCK_CHUNKS) n_chunks = BLOCK_CHUNKS;
+        for (int k = 0; k < 4; k++) {
+            const uint8_t *rows[4];
+            for (int i = 0; i < 4; i++) {
+                int r = row + 4 * k + i < last ? row + 4 * k + i : last;
+                rows[i] = (const uint8_t *)w->w + (size_t)r * w->row_bytes + c * bits / 8;
+            }
+            four_rows(rows, k, n_chunks, bytes, bits, u, x, &next, &s);
+        }
+        for (int i = 0; i < n_chunks; i++, g += CHUNK / w->group) {
+            int left = layout->groups - g;
+            if (g % turn == 0) turn_scales(w, row, last, g, left < turn ? left : turn, &t, 0);
+            __m512i upper[4], lower[4];
+            turn_sums(s.upper[i], upper);
+            if (bits > KN_WHOLE_BITS) turn_sums(s.lower[i], lower);
+            total = chunk_groups(total, upper, lower, bits, w->group, left, t.scale + g % turn,
+                                 t.bias + g % turn, step + g, sum + g);
+            fetch(&next, 4 * 16 * bits);
+        }
+        x += BLOCK_CHUNKS * X_CHUNK_BYTES;
     }
     _mm512_mask_storeu_ps(y + row, v_mask(n_rows), total);
 }
 
-static void integer_rows(float *y, const kn_mat *w, int row, int n_rows, const char *record,
-                         const kn_act_layout *layout)
+static void integer_rows(float *y, const kn_mat *w, const unpacker *u, int row, int n_rows,
+                         const char *record, const kn_act_layout *layout)
 {
     switch (w->bits) {
-    case 2: vector_rows(y, w, row, n_rows, record, layout, 2); return;
-    case 3: vector_rows(y, w, row, n_rows, record, layout, 3); return;
-    case 4: vector_rows(y, w, row, n_rows, record, layout, 4); return;
-    case 5: vector_rows(y, w, row, n_rows, record, layout, 5); return;
-    case 6: vector_rows(y, w, row, n_rows, record, layout, 6); return;
-    default: vector_rows(y, w, row, n_rows, record, layout, 8);
+    case 2: vector_rows(y, w, u, row, n_rows, record, layout, 2); return;
+    case 3: vector_rows(y, w, u, row, n_rows, record, layout, 3); return;
+    case 4: vector_rows(y, w, u, row, n_rows, record, layout, 4); return;
+    case 5: vector_rows(y, w, u, row, n_rows, record, layout, 5); return;
+    case 6: vector_rows(y, w, u, row, n_rows, record, layout, 6); return;
+    default: vector_rows(y, w, u, row, n_rows, record, layout, 8);
     }
 }
 
@@ -276,8 +356,9 @@ static void matvec_integer(float *y, size_t y_stride, const kn_mat *w, const kn_
                            int row1, int t0, int t1)
 {
     kn_act_layout layout = kn_act_layout_of(a);
+    unpacker u = unpacker_of(w->bits);
     for (int r = row0; r < row1; r += ROWS)
         for (int t = t0; t < t1; t++)
-            integer_rows(y + (size_t)t * y_stride, w, r, row1 - r < ROWS ? row1 - r : ROWS,
+            integer_rows(y + (size_t)t * y_stride, w, &u, r, row1 - r < ROWS ? row1 - r : ROWS,
                          (const char *)a->prepared + (size_t)t * layout.bytes, &layout);
 }

@@ -37,12 +37,6 @@ static void kv_store(kn_kv_type type, void *dst, const float *src, int dim)
 static void kv_load_run_i8(float *dst, const char *src, int m)
 {
     float step = kn_f16_f32(kn_read16(src + m));
-    if (m == KV_RUN) {
-        v16 s = v_set1(step);
-        v_store(dst, v_mul(s, v_load_i8(src)));
-        v_store(dst + 16, v_mul(s, v_load_i8(src + 16)));
-        return;
-    }
     for (int i = 0; i < m; i++) dst[i] = step * (float)(signed char)src[i];
 }
 
@@ -56,43 +50,150 @@ static void kv_load(kn_kv_type type, float *dst, const void *src, int dim)
         for (; i + 16 <= dim; i += 16) v_store(dst + i, v_load_f16(in + 2 * i));
         for (; i < dim; i++) dst[i] = kn_f16_f32(kn_read16(in + 2 * i));
     } else {
-        for (int i = 0; i < dim; i += KV_RUN, in += KV_RUN_I8)
-            kv_load_run_i8(dst + i, in, dim - i < KV_RUN ? dim - i : KV_RUN);
+        int i = 0;
+        for (; i + KV_RUN <= dim; i += KV_RUN, in += KV_RUN_I8) {
+            v16 step = v_set1_f16(in + KV_RUN);
+            v_store(dst + i, v_mul(step, v_load_i8(in)));
+            v_store(dst + i + 16, v_mul(step, v_load_i8(in + 16)));
+        }
+        if (i < dim) kv_load_run_i8(dst + i, in, dim - i);
     }
 }
 
-enum { ATT_HEADS = 16 }; /* a pass */
+/* ATT_HEADS heads a pass. Positions are taken ATT_ROWS at a time: as float32 they stay in the L1
+ * cache while all heads read them. */
+enum { ATT_HEADS = 16, ATT_ROWS = 16, ATT_AHEAD = 8192 };
+
+typedef struct float_rows {
+    const float *first;
+    size_t stride; /* floats */
+} float_rows;
+
+/* Rows [p, p + n) as float32: where they lie, or in `buffer`. What follows them is fetched. */
+static float_rows load_rows(kn_kv_type type, const void *rows, size_t stride, int dim, int p, int n,
+                            float *buffer)
+{
+    const char *first = (const char *)rows + (size_t)p * stride;
+    for (size_t i = 0; i < (size_t)n * stride; i += 64) __builtin_prefetch(first + ATT_AHEAD + i);
+    if (type == KN_KV_F32)
+        return (float_rows){(const float *)(const void *)first, stride / sizeof(float)};
+    for (int i = 0; i < n; i++) kv_load(type, buffer + i * dim, first + (size_t)i * stride, dim);
+    return (float_rows){buffer, (size_t)dim};
+}
+
+/* s[h][i] = scale * dot(q_h, row i) for n_heads heads, a constant. dim: whole lanes. */
+enum { SCORE_HEADS = VN_LANES == 16 ? 4 : 2, SCORE_ROWS = SCORE_HEADS };
+INLINE void score_tile(float *s, const float *q, size_t q_stride, int n_heads, float_rows rows,
+                       int dim, float scale)
+{
+    v16 sum[SCORE_HEADS * SCORE_ROWS];
+    _Alignas(64) float dots[16];
+    UNROLL for (int i = 0; i < n_heads * SCORE_ROWS; i++) sum[i] = v_zero();
+    for (int d = 0; d < dim; d += 16) {
+        v16 row[SCORE_ROWS];
+        UNROLL for (int i = 0; i < SCORE_ROWS; i++) row[i] =
+            v_load(rows.first + (size_t)i * rows.stride + d);
+        UNROLL for (int h = 0; h < n_heads; h++)
+        {
+            v16 a = v_load(q + (size_t)h * q_stride + d);
+            UNROLL for (int i = 0; i < SCORE_ROWS; i++) sum[h * SCORE_ROWS + i] =
+                v_fma(a, row[i], sum[h * SCORE_ROWS + i]);
+        }
+    }
+    v_sums(dots, sum, n_heads * SCORE_ROWS);
+    v_store(dots, v_mul(v_set1(scale), v_load_n(dots, n_heads * SCORE_ROWS)));
+    UNROLL for (int h = 0; h < n_heads; h++)
+        memcpy(s + h * KN_ATT_BLOCK, dots + h * SCORE_ROWS, SCORE_ROWS * sizeof *s);
+}
+
+/* Scores of `count` positions for every head: s[h][0 .. count). */
+static void row_scores(float *s, const float *q, size_t q_stride, int n, const kn_attention *a,
+                       float_rows rows, int count)
+{
+    int tiled = a->k_dim % 16 ? 0 : count / SCORE_ROWS * SCORE_ROWS, many;
+    for (int h = 0; h < n; h += many, s += many * KN_ATT_BLOCK, q += (size_t)many * q_stride) {
+        many = n - h >= SCORE_HEADS ? SCORE_HEADS : 1;
+        for (int i = 0; i < tiled; i += SCORE_ROWS) {
+            float_rows some = {rows.first + (size_t)i * rows.stride, rows.stride};
+            if (many == 1) score_tile(s + i, q, q_stride, 1, some, a->k_dim, a->scale);
+            else score_tile(s + i, q, q_stride, SCORE_HEADS, some, a->k_dim, a->scale);
+        }
+        for (int i = tiled; i < count; i++)
+            for (int j = 0; j < many; j++)
+                s[j * KN_ATT_BLOCK + i] =
+                    a->scale *
+                    dot(q + (size_t)j * q_stride, rows.first + (size_t)i * rows.stride, a->k_dim);
+    }
+}
 
 /* Scores of one block for every head: s[h][position % block]; absent positions get -inf, so that
  * they weigh nothing. */
 static void block_scores(float s[][KN_ATT_BLOCK], const float *q, size_t q_stride, int n,
                          const kn_attention *a, int base, int lo, int hi)
 {
-    float key[KN_ATT_MAX_DIM];
-    for (int h = 0; h < n; h++)
+    _Alignas(64) float buffer[ATT_ROWS * KN_ATT_MAX_DIM];
+    for (int h = 0; h < n && hi - lo < KN_ATT_BLOCK; h++)
         for (int j = 0; j < KN_ATT_BLOCK; j++) s[h][j] = -INFINITY;
-    for (int p = lo; p < hi; p++) {
-        kv_load(a->type, key, (const char *)a->k + (size_t)p * a->k_stride, a->k_dim);
-        for (int h = 0; h < n; h++)
-            s[h][p - base] = a->scale * dot(q + (size_t)h * q_stride, key, a->k_dim);
+    for (int p = lo; p < hi; p += ATT_ROWS) {
+        int count = hi - p < ATT_ROWS ? hi - p : ATT_ROWS;
+        float_rows rows = load_rows(a->type, a->k, a->k_stride, a->k_dim, p, count, buffer);
+        row_scores(&s[0][p - base], q, q_stride, n, a, rows, count);
     }
+}
+
+/* out[h][0 .. VALUE_LANES) += s[h][i] * row i, in rising i, for VALUE_HEADS heads. */
+enum { VALUE_HEADS = 4, VALUE_VECTORS = VN_LANES == 16 ? 4 : 2 };
+enum { VALUE_LANES = VALUE_VECTORS * VN_LANES };
+INLINE void value_tile(float *out, size_t out_stride, const float *s, float_rows rows, int count)
+{
+    vn sum[VALUE_HEADS][VALUE_VECTORS];
+    UNROLL for (int h = 0; h < VALUE_HEADS; h++) UNROLL for (int v = 0; v < VALUE_VECTORS; v++)
+        sum[h][v] = vn_load(out + (size_t)h * out_stride + v * VN_LANES);
+    for (int i = 0; i < count; i++) {
+        vn row[VALUE_VECTORS];
+        UNROLL for (int v = 0; v < VALUE_VECTORS; v++) row[v] =
+            vn_load(rows.first + (size_t)i * rows.stride + v * VN_LANES);
+        UNROLL for (int h = 0; h < VALUE_HEADS; h++)
+        {
+            vn weight = vn_set1(s[h * KN_ATT_BLOCK + i]);
+            UNROLL for (int v = 0; v < VALUE_VECTORS; v++) sum[h][v] =
+                vn_fma(weight, row[v], sum[h][v]);
+        }
+    }
+    UNROLL for (int h = 0; h < VALUE_HEADS; h++) UNROLL for (int v = 0; v < VALUE_VECTORS; v++)
+        vn_store(out + (size_t)h * out_stride + v * VN_LANES, sum[h][v]);
 }
 
 static void block_values(float *out, size_t out_stride, float s[][KN_ATT_BLOCK], int n,
                          const kn_attention *a, int base, int lo, int hi)
 {
-    float value[KN_ATT_MAX_DIM];
-    for (int p = lo; p < hi; p++) {
-        kv_load(a->type, value, (const char *)a->v + (size_t)p * a->v_stride, a->v_dim);
-        for (int h = 0; h < n; h++)
-            axpy(out + (size_t)h * out_stride, s[h][p - base], value, a->v_dim);
+    _Alignas(64) float buffer[ATT_ROWS * KN_ATT_MAX_DIM];
+    for (int p = lo; p < hi; p += ATT_ROWS) {
+        int count = hi - p < ATT_ROWS ? hi - p : ATT_ROWS, h = 0;
+        float_rows rows = load_rows(a->type, a->v, a->v_stride, a->v_dim, p, count, buffer);
+        for (; h + VALUE_HEADS <= n; h += VALUE_HEADS) {
+            float *o = out + (size_t)h * out_stride;
+            int d = 0;
+            for (; d + VALUE_LANES <= a->v_dim; d += VALUE_LANES)
+                value_tile(o + d, out_stride, &s[h][p - base],
+                           (float_rows){rows.first + d, rows.stride}, count);
+            for (int j = 0; d < a->v_dim && j < VALUE_HEADS * count; j++)
+                axpy(o + (size_t)(j / count) * out_stride + d,
+                     s[h + j / count][p - base + j % count],
+                     rows.first + (size_t)(j % count) * rows.stride + d, a->v_dim - d);
+        }
+        for (; h < n; h++)
+            for (int i = 0; i < count; i++)
+                axpy(out + (size_t)h * out_stride, s[h][p - base + i],
+                     rows.first + (size_t)i * rows.stride, a->v_dim);
     }
 }
 
 static void attend_some(float *out, size_t out_stride, const float *q, size_t q_stride, int n,
                         const kn_attention *a, const float *sink)
 {
-    float max[ATT_HEADS], sum[ATT_HEADS], s[ATT_HEADS][KN_ATT_BLOCK];
+    float max[ATT_HEADS], sum[ATT_HEADS];
+    _Alignas(64) float s[ATT_HEADS][KN_ATT_BLOCK];
     for (int h = 0; h < n; h++) {
         max[h] = sink ? sink[h] : -INFINITY;
         sum[h] = sink ? 1.0f : 0.0f;

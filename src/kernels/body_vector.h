@@ -73,10 +73,15 @@ static void layer_norm(float *y, const float *x, const float *w, const float *b,
 static float exp_below(float *x, int n, float max)
 {
     v16 vmax = v_set1(max), sum = v_zero();
-    FOR_LANES(n)
-    {
-        v_store_n(x + i, v_exp(v_sub(v_load_n(x + i, m), vmax)), m);
-        sum = v_add(sum, v_load_n(x + i, m));
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 e = v_exp(v_sub(v_load(x + i), vmax));
+        v_store(x + i, e);
+        sum = v_add(sum, e);
+    }
+    if (i < n) {
+        v_store_n(x + i, v_exp(v_sub(v_load_n(x + i, n - i), vmax)), n - i);
+        sum = v_add(sum, v_load_n(x + i, n - i));
     }
     return v_sum(sum);
 }

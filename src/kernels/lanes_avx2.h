@@ -149,6 +149,13 @@ static inline v16 v_load_i8(const void *p)
                  _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)))};
 }
 
+/* One half in every lane. */
+static inline v16 v_set1_f16(const void *p)
+{
+    __m256 half = _mm256_cvtph_ps(_mm_set1_epi16((short)kn_read16(p)));
+    return (v16){half, half};
+}
+
 static inline void v_store_f16(void *p, v16 a)
 {
     enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
@@ -176,6 +183,28 @@ static inline float v_sum(v16 a)
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
+/* Four times v_sum, side by side. */
+static inline __m128 v_sum_four(const v16 *a)
+{
+    __m256 b[4], c[2];
+    UNROLL for (int i = 0; i < 4; i++) b[i] = _mm256_add_ps(a[i].lo, a[i].hi);
+    UNROLL for (int i = 0; i < 2; i++) c[i] = _mm256_add_ps(
+        _mm256_permute2f128_ps(b[i], b[i + 2], 0x20), _mm256_permute2f128_ps(b[i], b[i + 2], 0x31));
+    __m256d c0 = _mm256_castps_pd(c[0]), c1 = _mm256_castps_pd(c[1]);
+    __m256 d = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(c0, c1)),
+                             _mm256_castpd_ps(_mm256_unpackhi_pd(c0, c1)));
+    __m128 lo = _mm256_castps256_ps128(d), hi = _mm256_extractf128_ps(d, 1);
+    return _mm_add_ps(_mm_shuffle_ps(lo, hi, 0x88), _mm_shuffle_ps(lo, hi, 0xdd));
+}
+
+/* out[i] = v_sum(a[i]) */
+static inline void v_sums(float *out, const v16 *a, int n)
+{
+    int i = 0;
+    for (; i + 4 <= n; i += 4) _mm_storeu_ps(out + i, v_sum_four(a + i));
+    for (; i < n; i++) out[i] = v_sum(a[i]);
+}
+
 static inline float v_highest(v16 a)
 {
     __m256 b = _mm256_max_ps(a.lo, a.hi);
@@ -186,6 +215,11 @@ static inline float v_highest(v16 a)
 
 typedef __m256 vn;
 enum { VN_LANES = 8 };
+
+static inline vn vn_set1(float x)
+{
+    return _mm256_set1_ps(x);
+}
 
 static inline vn vn_load(const float *p)
 {

@@ -121,6 +121,12 @@ static inline v16 v_load_i8(const void *p)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
 }
 
+/* One half in every lane. */
+static inline v16 v_set1_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_set1_epi16((short)kn_read16(p)));
+}
+
 static inline void v_store_f16(void *p, v16 a)
 {
     _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -144,6 +150,37 @@ static inline float v_sum(v16 a)
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
+/* Sixteen times v_sum, side by side: each step adds the halves of two times as many sums. */
+static inline v16 v_sum_sixteen(const v16 *a)
+{
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512 b[8], c[4];
+    __m512d d[4], e[2];
+    UNROLL for (int i = 0; i < 8; i++) b[i] =
+        _mm512_add_ps(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x44),
+                      _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xee));
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
+        d[i] = _mm512_castps_pd(c[i]);
+    }
+    UNROLL for (int i = 0; i < 2; i++) e[i] = _mm512_castps_pd(
+        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(d[2 * i], d[2 * i + 1])),
+                      _mm512_castpd_ps(_mm512_unpackhi_pd(d[2 * i], d[2 * i + 1]))));
+    __m512 x = _mm512_castpd_ps(e[0]), y = _mm512_castpd_ps(e[1]);
+    __m512 f = _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd));
+    return _mm512_permutexvar_ps(order, f);
+}
+
+/* out[i] = v_sum(a[i]) */
+static inline void v_sums(float *out, const v16 *a, int n)
+{
+    int i = 0;
+    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, v_sum_sixteen(a + i));
+    for (; i < n; i++) out[i] = v_sum(a[i]);
+}
+
 static inline float v_highest(v16 a)
 {
     __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
@@ -154,6 +191,11 @@ static inline float v_highest(v16 a)
 
 typedef __m512 vn;
 enum { VN_LANES = 16 };
+
+static inline vn vn_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
 
 static inline vn vn_load(const float *p)
 {

@@ -155,6 +155,12 @@ static inline v16 v_load_u8(const uint8_t *p)
                   vcvtq_f32_u32(vmovl_u16(vget_low_u16(hi))), vcvtq_f32_u32(vmovl_high_u16(hi))}};
 }
 
+/* One half in every lane. */
+static inline v16 v_set1_f16(const void *p)
+{
+    return v_set1(kn_f16_f32(kn_read16(p)));
+}
+
 static inline void v_store_f16(void *p, v16 a)
 {
     KN_EACH_QUARTER
@@ -181,6 +187,12 @@ static inline float v_sum(v16 a)
     return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
 }
 
+/* out[i] = v_sum(a[i]) */
+static inline void v_sums(float *out, const v16 *a, int n)
+{
+    for (int i = 0; i < n; i++) out[i] = v_sum(a[i]);
+}
+
 static inline float v_highest(v16 a)
 {
     v16 b = v_max(a, (v16){{a.q[2], a.q[3], a.q[2], a.q[3]}});
@@ -194,6 +206,11 @@ static inline float v_highest(v16 a)
 
 typedef float32x4_t vn;
 enum { VN_LANES = 4 };
+
+static inline vn vn_set1(float x)
+{
+    return vdupq_n_f32(x);
+}
 
 static inline vn vn_load(const float *p)
 {

@@ -142,6 +142,12 @@ static inline v16 v_load_i8(const void *p)
     return r;
 }
 
+/* One half in every lane. */
+static inline v16 v_set1_f16(const void *p)
+{
+    return v_set1(kn_f16_f32(kn_read16(p)));
+}
+
 static inline void v_store_f16(void *p, v16 a)
 {
     KN_EACH_LANE
@@ -165,6 +171,12 @@ static inline float v_sum(v16 a)
     return a.f[0];
 }
 
+/* out[i] = v_sum(a[i]) */
+static inline void v_sums(float *out, const v16 *a, int n)
+{
+    for (int i = 0; i < n; i++) out[i] = v_sum(a[i]);
+}
+
 static inline float v_highest(v16 a)
 {
     for (int half = 8; half; half /= 2)
@@ -180,6 +192,10 @@ static inline float v_first(v16 a)
 /* The native register and its multiply-add, for blocked loops that keep many sums. */
 typedef float vn;
 enum { VN_LANES = 1 };
+static inline vn vn_set1(float x)
+{
+    return x;
+}
 static inline vn vn_load(const float *p)
 {
     return *p;

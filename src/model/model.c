@@ -170,11 +170,24 @@ const char *md_note(const md_model *model, int i)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* Latent attention takes values from the front of its cached vectors; with eight bits they are kept
+ * in runs of 32 with a scale, and the front must end with a run. */
+static fm_status check_cache_type(const md_model *m, fm_error *err)
+{
+    int rank = m->config.kv_lora;
+    if (m->options.kv_type != KN_KV_I8 || rank % 32 == 0) return FM_OK;
+    return fm_fail(err, FM_E_UNSUPPORTED,
+                   "%s: kv_lora_rank is %d, not a multiple of 32: its cache cannot have 8 bits "
+                   "(--kv-bits 16 or 32)",
+                   m->path, rank);
+}
+
 static fm_status open_all(md_model *m, const char *dir, fm_error *err)
 {
     fm_status status = read_json(m, err);
     if (!status) status = md_config_read(&m->config, m->json, m->path, m->options.mlx_router, err);
     if (!status) status = md_check_quantisation(m->json, m->path, err);
+    if (!status) status = check_cache_type(m, err);
     if (!status && dir) status = ts_open(dir, &m->store, err);
     if (!status) status = make_layers(m, err);
     if (!status) status = md_find_layout(m, err);

@@ -80,19 +80,23 @@ static const char base[] =
     "\"moe_intermediate_size\":32,\"rms_norm_eps\":1e-6,\"vocab_size\":97,\"rope_theta\":10000,"
     "\"norm_topk_prob\":true,\"max_position_embeddings\":512}";
 
-static fm_status open_text(const char *text, fm_error *err)
+static fm_status open_text_with(md_options options, const char *text, fm_error *err)
 {
     char path[] = "/tmp/test_schema_XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     assert_int_equal(bs_write_full(fd, path, text, strlen(text), NULL), FM_OK);
     close(fd);
-    md_options options = {0};
     md_model *m = NULL;
     fm_status status = md_open_config(path, &options, &m, err);
     unlink(path);
     md_close(m);
     return status;
+}
+
+static fm_status open_text(const char *text, fm_error *err)
+{
+    return open_text_with((md_options){0}, text, err);
 }
 
 /* The base config with one field set to a JSON text, or taken away (NULL). */
@@ -208,6 +212,29 @@ static void rope_parameters_stand_in_either_place(void **unused)
     }
 }
 
+/* Eight-bit caches keep runs of 32; latent attention's values must end with one. */
+static void a_latent_that_eight_bits_cannot_hold(void **unused)
+{
+    (void)unused;
+    bs_buf text = {0};
+    fm_error err = {0};
+    assert_int_equal(
+        bs_read_file("tests/fixtures/families/mlx_kimi_k2/config.json", 1 << 20, &text, NULL),
+        FM_OK);
+    json_t *config = json_loadb((const char *)text.data, text.length, 0, NULL);
+    bs_buf_free(&text);
+    for (int rank = 32; rank <= 48; rank += 16) {
+        json_object_set_new(config, "kv_lora_rank", json_integer(rank));
+        char *json = json_dumps(config, 0);
+        assert_int_equal(open_text_with((md_options){.kv_type = KN_KV_F16}, json, &err), FM_OK);
+        assert_int_equal(open_text_with((md_options){.kv_type = KN_KV_I8}, json, &err),
+                         rank == 32 ? FM_OK : FM_E_UNSUPPORTED);
+        free(json);
+    }
+    assert_non_null(strstr(err.message, "kv_lora_rank is 48"));
+    json_decref(config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +242,7 @@ int main(void)
         cmocka_unit_test(wrong_configs_are_refused),
         cmocka_unit_test(types_and_options_are_named),
         cmocka_unit_test(rope_parameters_stand_in_either_place),
+        cmocka_unit_test(a_latent_that_eight_bits_cannot_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

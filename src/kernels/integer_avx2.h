@@ -141,6 +141,11 @@ static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned
         out->scale[i] = load_scales(w->scale_type, (const char *)w->scales + at, n);
         out->bias[i] = load_scales(w->scale_type, (const char *)w->biases + at, n);
     }
+    for (int i = ROWS; i < 2 * ROWS; i++) { /* those of the rows that come next */
+        size_t at = (size_t)(row + i) * w->scale_row_bytes + skip;
+        _mm_prefetch((const char *)w->scales + at, _MM_HINT_T0);
+        _mm_prefetch((const char *)w->biases + at, _MM_HINT_T0);
+    }
     transpose_8x8((__m256i *)out->scale);
     transpose_8x8((__m256i *)out->bias);
 }
@@ -200,42 +205,97 @@ INLINE void turn_sums(const __m256i *q, __m256i *s)
     s[1] = _mm256_permute2x128_si256(q[0], q[1], 0x31);
 }
 
-/* Sums of one chunk for eight rows, first its first 32 columns, then the others: sum(q X) in
- * `upper`, or sum(q U) and sum(q L). */
-INLINE void chunk_sums(const uint8_t *const *rows, size_t offset, int bytes, int bits, int group,
-                       const char *x, const char *ahead, __m256i *upper, __m256i *lower)
+/* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
+INLINE void row_sums(const uint8_t *codes, int bits, int group, const __m256i *x, __m256i *upper,
+                     __m256i *lower)
 {
-    bool whole = bits <= KN_WHOLE_BITS;
-    __m256i xv[8], up[2], low[2];
-    UNROLL for (int i = 0; i < 8; i++) xv[i] = load_vector(x + 32 * i + (bits == 4 ? 0 : NIBBLES));
-    UNROLL for (int k = 0; k < 2; k++)
-    {
-        __m256i a[4], b[4];
-        UNROLL for (int i = 0; i < 4; i++)
-        {
-            uint8_t copy[CHUNK];
-            const uint8_t *p = whole_chunk(rows[4 * k + i] + offset, bytes, bits, copy);
-            if (bits == 4) {
-                a[i] = nibble_sums(load_vector(p), xv);
-                continue;
-            }
-            __m256i v[4];
-            unpack_words(p, bits, v);
-            a[i] = word_sums(v, xv, group);
-            b[i] = word_sums(v, xv + 4, group);
-            if (whole) a[i] = _mm256_add_epi32(_mm256_slli_epi32(a[i], 4), b[i]);
-        }
-        up[k] = sum_lanes(a[0], a[1], a[2], a[3]);
-        if (!whole) low[k] = sum_lanes(b[0], b[1], b[2], b[3]);
+    if (bits == 4) {
+        *upper = nibble_sums(load_vector(codes), x);
+        return;
     }
-    for (int i = 0; i < bits; i++) _mm_prefetch(ahead + 64 * i, _MM_HINT_T0);
-    turn_sums(up, upper);
-    if (!whole) turn_sums(low, lower);
+    __m256i v[4];
+    unpack_words(codes, bits, v);
+    *upper = word_sums(v, x, group);
+    *lower = word_sums(v, x + 4, group);
+    if (bits <= KN_WHOLE_BITS) *upper = _mm256_add_epi32(_mm256_slli_epi32(*upper, 4), *lower);
+}
+
+/* The sums of eight rows in at most BLOCK_CHUNKS chunks: [chunk][k] as turn_sums() takes them. */
+enum { BLOCK_CHUNKS = 128, AHEAD_BYTES = 8192 };
+typedef struct block_sums {
+    __m256i upper[BLOCK_CHUNKS][2], lower[BLOCK_CHUNKS][2];
+} block_sums;
+
+/* Fetch `bytes` bytes from *next on, and move it. */
+INLINE void fetch(const char **next, int bytes)
+{
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch(*next + i, _MM_HINT_T0);
+    *next += bytes;
+}
+
+INLINE void four_sums(const uint8_t *const *rows, size_t offset, int bits, int group, const char *x,
+                      __m256i *upper, __m256i *lower)
+{
+    __m256i xv[8], a[4], b[4];
+    UNROLL for (int i = 0; i < 8; i++) xv[i] = load_vector(x + 32 * i + (bits == 4 ? 0 : NIBBLES));
+    UNROLL for (int i = 0; i < 4; i++) row_sums(rows[i] + offset, bits, group, xv, &a[i], &b[i]);
+    *upper = sum_lanes(a[0], a[1], a[2], a[3]);
+    if (bits > KN_WHOLE_BITS) *lower = sum_lanes(b[0], b[1], b[2], b[3]);
+}
+
+/* Four rows at a time: their codes lie side by side, so memory is read nearly in order. `bytes` of
+ * each row belong to the block; a last chunk that is cut short is copied behind zeros. */
+INLINE void four_rows(const uint8_t *const *rows, int k, int bytes, int bits, int group,
+                      const char *x, const char **next, block_sums *out)
+{
+    int chunk_bytes = CHUNK / 8 * bits, c = 0, at = 0;
+    for (; at + chunk_bytes <= bytes; c++, at += chunk_bytes, x += X_CHUNK_BYTES) {
+        four_sums(rows, (size_t)at, bits, group, x, &out->upper[c][k], &out->lower[c][k]);
+        fetch(next, 3 * CHUNK / 8 * bits);
+    }
+    if (at == bytes) return;
+    uint8_t copy[4][CHUNK];
+    const uint8_t *copies[4];
+    for (int i = 0; i < 4; i++) copies[i] = whole_chunk(rows[i] + at, bytes - at, bits, copy[i]);
+    four_sums(copies, 0, bits, group, x, &out->upper[c][k], &out->lower[c][k]);
 }
 
 INLINE __m256 group_dot(__m256i upper, __m256i lower, int bits)
 {
     return bits <= KN_WHOLE_BITS ? _mm256_cvtepi32_ps(upper) : join_sums(upper, lower);
+}
+
+/* Add the groups of n_chunks chunks of eight rows to `total`; *g is the first, and is moved on.
+ * Columns begin at c. A group of 128 may end in the next block: its half waits in `half`. */
+INLINE __m256 join_chunks(__m256 total, const block_sums *s, int n_chunks, const kn_mat *w, int row,
+                          int last, int *g, turned *t, __m256i *half, const float *step,
+                          const float *sum, const char **next, int bits)
+{
+    int n_groups = w->cols / w->group, group = w->group;
+    __m256i up = half[0], low = half[1];
+    for (int c = 0; c < n_chunks; c++) {
+        __m256i upper[2], lower[2] = {low, low};
+        turn_sums(s->upper[c], upper);
+        if (bits > KN_WHOLE_BITS) turn_sums(s->lower[c], lower);
+        fetch(next, 2 * CHUNK / 8 * bits);
+        if (*g % GROUPS == 0 && (group != 128 || c % 2 == 0))
+            turn_scales(w, row, last, *g, n_groups - *g < GROUPS ? n_groups - *g : GROUPS, t);
+        if (group == 32) {
+            for (int i = 0; i < 2 && *g < n_groups; i++, ++*g)
+                total = add_group(total, group_dot(upper[i], lower[i], bits), t->scale[*g % GROUPS],
+                                  t->bias[*g % GROUPS], step[*g], sum[*g]);
+            continue;
+        }
+        up = _mm256_add_epi32(up, _mm256_add_epi32(upper[0], upper[1]));
+        low = _mm256_add_epi32(low, _mm256_add_epi32(lower[0], lower[1]));
+        if (group == 128 && c % 2 == 0) continue;
+        total = add_group(total, group_dot(up, low, bits), t->scale[*g % GROUPS],
+                          t->bias[*g % GROUPS], step[*g], sum[*g]);
+        up = low = _mm256_setzero_si256();
+        ++*g;
+    }
+    half[0] = up, half[1] = low;
+    return total;
 }
 
 INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const char *record,
@@ -244,37 +304,27 @@ INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const ch
     const float *step = (const float *)(const void *)record;
     const float *sum = (const float *)(const void *)(record + layout->sum);
     const char *x = record + layout->codes;
-    const uint8_t *rows[ROWS];
-    int last = row + n_rows - 1, chunk_bytes = CHUNK * bits / 8, group = w->group;
-    for (int i = 0; i < ROWS; i++)
-        rows[i] = (const uint8_t *)w->w + (size_t)(row + i < last ? row + i : last) * w->row_bytes;
-    const char *ahead = (const char *)w->w + (size_t)(row + ROWS) * w->row_bytes;
+    int last = row + n_rows - 1;
+    /* As with AVX-512: a steady stream of fetches, a quarter of them while sums are joined. */
+    const char *next = (const char *)w->w + (size_t)row * w->row_bytes + AHEAD_BYTES;
     __m256 total = _mm256_setzero_ps();
-    __m256i up = _mm256_setzero_si256(), low = up; /* half of a group of 128 waits here */
+    __m256i half[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     turned t;
-    for (int c = 0, g = 0; c < w->cols; c += CHUNK) {
-        if (c % group == 0 && g % GROUPS == 0)
-            turn_scales(w, row, last, g, layout->groups - g < GROUPS ? layout->groups - g : GROUPS,
-                        &t);
-        int bytes = (w->cols - c) * bits / 8;
-        __m256i upper[2], lower[2] = {up, up};
-        size_t offset = (size_t)(c / CHUNK) * (size_t)chunk_bytes;
-        chunk_sums(rows, offset, bytes < chunk_bytes ? bytes : chunk_bytes, bits, group,
-                   x + (size_t)(c / CHUNK) * X_CHUNK_BYTES, ahead + offset * ROWS, upper, lower);
-        if (group == 32) {
-            int n = layout->groups - g < 2 ? 1 : 2;
-            for (int i = 0; i < n; i++, g++)
-                total = add_group(total, group_dot(upper[i], lower[i], bits), t.scale[g % GROUPS],
-                                  t.bias[g % GROUPS], step[g], sum[g]);
-            continue;
+    block_sums s;
+    int g = 0;
+    for (int c0 = 0; c0 < w->cols; c0 += BLOCK_CHUNKS * CHUNK) {
+        int cols = w->cols - c0 < BLOCK_CHUNKS * CHUNK ? w->cols - c0 : BLOCK_CHUNKS * CHUNK;
+        for (int k = 0; k < 2; k++) {
+            const uint8_t *rows[4];
+            for (int i = 0; i < 4; i++) {
+                int r = row + 4 * k + i < last ? row + 4 * k + i : last;
+                rows[i] = (const uint8_t *)w->w + (size_t)r * w->row_bytes + c0 / 8 * bits;
+            }
+            four_rows(rows, k, cols * bits / 8, bits, w->group, x, &next, &s);
         }
-        up = _mm256_add_epi32(up, _mm256_add_epi32(upper[0], upper[1]));
-        if (bits > KN_WHOLE_BITS) low = _mm256_add_epi32(low, _mm256_add_epi32(lower[0], lower[1]));
-        if (group == 128 && c % 128 == 0) continue;
-        total = add_group(total, group_dot(up, low, bits), t.scale[g % GROUPS], t.bias[g % GROUPS],
-                          step[g], sum[g]);
-        up = low = _mm256_setzero_si256();
-        g++;
+        total = join_chunks(total, &s, (cols + CHUNK - 1) / CHUNK, w, row, last, &g, &t, half, step,
+                            sum, &next, bits);
+        x += BLOCK_CHUNKS * X_CHUNK_BYTES;
     }
     if (n_rows == ROWS) {
         _mm256_storeu_ps(y + row, total);

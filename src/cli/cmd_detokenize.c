@@ -1,5 +1,4 @@
 /* flash-moe detokenize: token ids to text. */
-#include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/text_common.h"
 
@@ -100,16 +99,5 @@ static int all(const tx_tokenizer *t, const cli_args *a)
 
 int cmd_detokenize(int argc, char **argv)
 {
-    cli_args args;
-    tx_tokenizer *t = NULL;
-    char *path = NULL;
-    fm_error err;
-    int rc = cli_parse(&spec_detokenize, argc, argv, &args);
-    if (rc >= 0) return rc;
-    fm_status status = cli_tokenizer_path(&args, &path, &err);
-    if (!status) status = tx_tokenizer_open(path, &t, &err);
-    rc = status ? cli_fail(&err) : all(t, &args);
-    tx_tokenizer_free(t);
-    bs_free(path);
-    return rc;
+    return cli_with_tokenizer(&spec_detokenize, argc, argv, all);
 }

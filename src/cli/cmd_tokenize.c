@@ -1,5 +1,4 @@
 /* flash-moe tokenize: text to token ids. */
-#include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/text_common.h"
 
@@ -84,18 +83,12 @@ static int lines(const tx_tokenizer *t)
     return rc;
 }
 
+static int tokenize(const tx_tokenizer *t, const cli_args *a)
+{
+    return cli_has(a, "json") ? lines(t) : one_text(t, a);
+}
+
 int cmd_tokenize(int argc, char **argv)
 {
-    cli_args args;
-    tx_tokenizer *t = NULL;
-    char *path = NULL;
-    fm_error err;
-    int rc = cli_parse(&spec_tokenize, argc, argv, &args);
-    if (rc >= 0) return rc;
-    fm_status status = cli_tokenizer_path(&args, &path, &err);
-    if (!status) status = tx_tokenizer_open(path, &t, &err);
-    rc = status ? cli_fail(&err) : cli_has(&args, "json") ? lines(t) : one_text(t, &args);
-    tx_tokenizer_free(t);
-    bs_free(path);
-    return rc;
+    return cli_with_tokenizer(&spec_tokenize, argc, argv, tokenize);
 }

@@ -18,6 +18,22 @@ fm_status cli_tokenizer_path(const cli_args *a, char **out, fm_error *err)
     return status;
 }
 
+int cli_with_tokenizer(const cli_spec *spec, int argc, char **argv, cli_tokenizer_work *work)
+{
+    cli_args args;
+    tx_tokenizer *t = NULL;
+    char *path = NULL;
+    fm_error err;
+    int rc = cli_parse(spec, argc, argv, &args);
+    if (rc >= 0) return rc;
+    fm_status status = cli_tokenizer_path(&args, &path, &err);
+    if (!status) status = tx_tokenizer_open(path, &t, &err);
+    rc = status ? cli_fail(&err) : work(t, &args);
+    tx_tokenizer_free(t);
+    bs_free(path);
+    return rc;
+}
+
 bool cli_read_line(bs_buf *line)
 {
     int c;

@@ -81,6 +81,29 @@ void gb_call(gb *b, int from, int rule, int to)
     add_edge(b, from, (gb_edge){.kind = GB_CALL, .rule = rule, .target = to});
 }
 
+void gb_repeat(gb *b, int from, int rule, int min, int max, int to)
+{
+    for (int i = 0; i < min; i++) {
+        int next = gb_state(b);
+        gb_call(b, from, rule, next);
+        from = next;
+    }
+    if (max < 0) {
+        int loop = gb_state(b);
+        gb_eps(b, from, loop);
+        gb_call(b, loop, rule, loop);
+        gb_eps(b, loop, to);
+        return;
+    }
+    for (int i = min; i < max; i++) {
+        int next = gb_state(b);
+        gb_eps(b, from, to);
+        gb_call(b, from, rule, next);
+        from = next;
+    }
+    gb_eps(b, from, to);
+}
+
 void gb_literal(gb *b, int from, const char *bytes, size_t n, int to)
 {
     if (n == 0) gb_eps(b, from, to);

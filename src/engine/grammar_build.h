@@ -54,6 +54,8 @@ int gb_new_rule(gb *b);
 void gb_eps(gb *b, int from, int to);
 void gb_bytes(gb *b, int from, int lo, int hi, int to);
 void gb_call(gb *b, int from, int rule, int to);
+/* The rule min..max times; max -1: any number. */
+void gb_repeat(gb *b, int from, int rule, int min, int max, int to);
 int gb_builtin_rule(gb *b, gb_builtin which);
 void gb_builtin_call(gb *b, int from, gb_builtin which, int to);
 void gb_literal(gb *b, int from, const char *bytes, size_t n, int to);

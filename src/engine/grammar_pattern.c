@@ -293,29 +293,6 @@ static bool quantifier(parser *s, int *min, int *max)
     return true;
 }
 
-static void repeat(gb *b, int from, int rule, int min, int max, int to)
-{
-    for (int i = 0; i < min; i++) {
-        int next = gb_state(b);
-        gb_call(b, from, rule, next);
-        from = next;
-    }
-    if (max < 0) {
-        int loop = gb_state(b);
-        gb_eps(b, from, loop);
-        gb_call(b, loop, rule, loop);
-        gb_eps(b, loop, to);
-        return;
-    }
-    for (int i = min; i < max; i++) {
-        int next = gb_state(b);
-        gb_eps(b, from, to);
-        gb_call(b, from, rule, next);
-        from = next;
-    }
-    gb_eps(b, from, to);
-}
-
 /* Each atom is built as a rule, since a quantifier is seen only after it. A repeated piece that can
  * be empty would loop for ever: the finishing check does not count such loops as content, so the
  * matcher's sets of states, where each stands once, end them. */
@@ -326,7 +303,7 @@ static void sequence(parser *s, int from, int to)
         int rule = gb_new_rule(s->b), next = gb_state(s->b), min, max;
         if (s->b->status) return;
         atom(s, s->b->rules[rule].start, s->b->rules[rule].final);
-        if (quantifier(s, &min, &max)) repeat(s->b, from, rule, min, max, next);
+        if (quantifier(s, &min, &max)) gb_repeat(s->b, from, rule, min, max, next);
         else gb_call(s->b, from, rule, next);
         from = next;
     }

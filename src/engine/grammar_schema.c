@@ -155,31 +155,6 @@ static const char *format_pattern(const char *format)
 #undef BYTE
 }
 
-/* `rule` repeated min..max times (max -1: any number). */
-static void repeated(compiler *c, int from, int rule, int min, int max, int to)
-{
-    gb *b = c->b;
-    for (int i = 0; i < min; i++) {
-        int next = gb_state(b);
-        gb_call(b, from, rule, next);
-        from = next;
-    }
-    if (max < 0) {
-        int loop = gb_state(b);
-        gb_eps(b, from, loop);
-        gb_call(b, loop, rule, loop);
-        gb_eps(b, loop, to);
-        return;
-    }
-    for (int i = min; i < max; i++) {
-        int next = gb_state(b);
-        gb_eps(b, from, to);
-        gb_call(b, from, rule, next);
-        from = next;
-    }
-    gb_eps(b, from, to);
-}
-
 static void string(compiler *c, int from, const json_t *schema, int to)
 {
     gb *b = c->b;
@@ -200,7 +175,7 @@ static void string(compiler *c, int from, const json_t *schema, int to)
     int inside = gb_state(b), end = gb_state(b);
     gb_bytes(b, from, '"', '"', inside);
     if (text) gb_pattern(b, inside, text, c->where, end);
-    else repeated(c, inside, gb_builtin_rule(b, GB_CHAR), min, max, end);
+    else gb_repeat(c->b, inside, gb_builtin_rule(b, GB_CHAR), min, max, end);
     gb_bytes(b, end, '"', '"', to);
 }
 
@@ -377,7 +352,7 @@ static void map(compiler *c, int at, const json_t *schema, int min, int max, int
     if (min == 0) gb_eps(b, at, close);
     if (max == 0) return;
     gb_call(b, at, member, one);
-    repeated(c, one, following, min > 0 ? min - 1 : 0, max < 0 ? -1 : max - 1, close);
+    gb_repeat(c->b, one, following, min > 0 ? min - 1 : 0, max < 0 ? -1 : max - 1, close);
 }
 
 /* The named properties in order. At each one two places: nothing written yet, or something (then

@@ -122,6 +122,7 @@ void xp_hint(xp_cache *c, int layer, const int *experts, int n)
         xp_read_into(c, s, layer, experts[i], true);
         c->guesses[c->n_guesses++] = s;
     }
+    xp_reader_poll(c->reader);
 }
 
 /* --- tickets ------------------------------------------------------------------------------------
@@ -216,6 +217,7 @@ fm_status xp_acquire(xp_cache *c, int layer, const int *experts, const int *pick
         *(tickets[i].hit ? &c->stats.hits : &c->stats.misses) += 1;
     }
     end_guesses(c);
+    xp_reader_poll(c->reader); /* all misses in one go */
     return FM_OK;
 }
 

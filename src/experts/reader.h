@@ -47,6 +47,7 @@ fm_status xp_reader_open(const xp_reader_options *options, xp_reader **out, fm_e
 /* Waits for reads in flight; queued jobs are dropped. The memory must outlive this call. */
 void xp_reader_close(xp_reader *reader);
 
+/* Queue a job; what is queued is started by the next poll or wait at the latest. */
 void xp_reader_submit(xp_reader *reader, xp_job *job);
 /* Take back a job of which no read was started. False: it must be waited for. */
 bool xp_reader_cancel(xp_reader *reader, xp_job *job);

@@ -1,10 +1,11 @@
 /* reader_uring.c - the Linux backend: reads queued to the kernel by the engine's own thread, no
  * thread of ours in between.
  *
- * Everything happens in the calling thread: submit queues and starts, poll and wait_any look at
- * completions and start what waits. Hinted jobs start only while no demanded one is queued or
- * flying. A read is named to the kernel by its job's address plus its index (jobs are aligned to
- * 16, a job has fewer reads). Registered buffers are left out on purpose: docs/FINDINGS.md. */
+ * Everything happens in the calling thread: submit queues, poll and wait_any look at completions
+ * and start what waits, all of it in one call of the kernel. Hinted jobs start only while no
+ * demanded one is queued or flying. A read is named to the kernel by its job's address plus its
+ * index (jobs are aligned to 16, a job has fewer reads). Registered buffers are left out on
+ * purpose: docs/FINDINGS.md. */
 #include "experts/reader_backend.h"
 
 #include "base/mem.h"
@@ -14,6 +15,13 @@
 
 #ifdef HAVE_LIBURING
 #include <liburing.h>
+
+/* Completions are seen when we ask; the thread that computes need not be interrupted for them. */
+#if defined(IORING_SETUP_COOP_TASKRUN) && defined(IORING_SETUP_TASKRUN_FLAG)
+#define QUIETLY (IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG)
+#else
+#define QUIETLY 0
+#endif
 
 enum { ENTRIES = 256, DEFAULT_DEPTH = 64 };
 
@@ -123,7 +131,6 @@ static void ring_submit(void *self, xp_job *job)
     ring *r = self;
     push(job->hint ? &r->hints : &r->demand, job);
     r->active++;
-    start_queued(r);
 }
 
 static bool ring_cancel(void *self, xp_job *job)
@@ -198,7 +205,8 @@ fm_status xp_uring_open(xp_reader *reader, const xp_backend **backend, void **se
     r->reader = reader;
     int want = reader->options.depth > 0 ? reader->options.depth : DEFAULT_DEPTH;
     r->depth = want < ENTRIES ? want : ENTRIES;
-    int problem = -io_uring_queue_init(ENTRIES, &r->uring, 0);
+    int problem = -io_uring_queue_init(ENTRIES, &r->uring, QUIETLY);
+    if (problem == EINVAL) problem = -io_uring_queue_init(ENTRIES, &r->uring, 0); /* before 5.19 */
     if (!problem && !can_read(&r->uring)) {
         io_uring_queue_exit(&r->uring);
         problem = ENOSYS;

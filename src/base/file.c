@@ -88,11 +88,11 @@ void bs_sync_folder_of(const char *path)
     bs_free(dir);
 }
 
-fm_status bs_write_file(const char *path, const void *data, size_t n, fm_error *err)
+static fm_status replace(const char *path, const void *data, size_t n, mode_t mode, fm_error *err)
 {
     char *temp = bs_sprintf("%s.tmp.%ld", path, (long)getpid());
     if (!temp) return fm_fail_nomem(err, path);
-    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
     int problem = fd < 0 ? errno : write_all(fd, data, n);
     if (!problem && fsync(fd)) problem = errno;
     if (fd >= 0 && close(fd) && !problem) problem = errno;
@@ -102,6 +102,16 @@ fm_status bs_write_file(const char *path, const void *data, size_t n, fm_error *
     if (problem) return fm_fail_errno(err, problem, "%s: cannot write", path);
     bs_sync_folder_of(path);
     return FM_OK;
+}
+
+fm_status bs_write_file(const char *path, const void *data, size_t n, fm_error *err)
+{
+    return replace(path, data, n, 0666, err);
+}
+
+fm_status bs_write_private(const char *path, const void *data, size_t n, fm_error *err)
+{
+    return replace(path, data, n, 0600, err);
 }
 
 char *bs_path_join(const char *dir, const char *name)

@@ -14,6 +14,8 @@ fm_status bs_read_file(const char *path, size_t max_bytes, bs_buf *out, fm_error
 /* Write path through a temporary file in the same folder: write, fsync, rename, fsync the folder.
  * After any failure the old file is untouched and the temporary one is gone. */
 fm_status bs_write_file(const char *path, const void *data, size_t n, fm_error *err);
+/* The same, readable by the owner alone. */
+fm_status bs_write_private(const char *path, const void *data, size_t n, fm_error *err);
 
 /* Read exactly n bytes at offset, going on after short reads and EINTR. End of file inside the
  * range is FM_E_IO ("ends at byte N"). `path` only names the file in the message. */

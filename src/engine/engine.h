@@ -249,6 +249,9 @@ typedef struct en_prefix_entry {
     uint64_t bytes; /* that en_prefix_export writes */
 } en_prefix_entry;
 bool en_prefix_info(en_engine *engine, int i, en_prefix_entry *out);
+/* Count memory of the caller's, a copy of a conversation, as the prefix cache's. False: no room. */
+bool en_prefix_borrow(en_engine *engine, uint64_t bytes);
+void en_prefix_return(en_engine *engine, uint64_t bytes);
 fm_status en_prefix_export(en_engine *engine, int i, void *out, fm_error *err);
 fm_status en_prefix_import(en_engine *engine, uint64_t scope, const void *data, size_t bytes,
                            fm_error *err);

@@ -103,6 +103,18 @@ bool en_prefix_info(en_engine *e, int i, en_prefix_entry *out)
     return true;
 }
 
+bool en_prefix_borrow(en_engine *e, uint64_t bytes)
+{
+    if (!en_make_room(e, NULL, bytes)) return false;
+    e->prefix_used += bytes;
+    return true;
+}
+
+void en_prefix_return(en_engine *e, uint64_t bytes)
+{
+    e->prefix_used -= bytes;
+}
+
 fm_status en_prefix_export(en_engine *e, int i, void *out, fm_error *err)
 {
     en_slot *slot;

@@ -129,6 +129,7 @@ struct sv_server {
     uint64_t body_bytes;
 
     sv_map *map;
+    struct en_kvstore *kv;  /* NULL: conversations are not kept; engine's thread */
     struct en_vocab *vocab; /* for grammars, made when first needed by the reader thread */
     pthread_t reader, runner;
     bool reader_runs, runner_runs;

@@ -111,6 +111,13 @@ static void *run_reader(void *arg)
 /* --- the engine's thread
  * ------------------------------------------------------------------------------ */
 
+static void keep_conversations(sv_server *s)
+{
+    fm_error err;
+    if (s->kv && en_kv_tend(s->kv, &err))
+        sv_log(s, "conversations are not saved any more: %s", err.message);
+}
+
 static void *run_engine(void *arg)
 {
     sv_server *s = arg;
@@ -120,6 +127,7 @@ static void *run_engine(void *arg)
         pthread_mutex_unlock(&s->lock);
         int busy = en_step(s->engine);
         sv_map_sample(s);
+        keep_conversations(s);
         if (busy > 0) continue;
         if (stop) return NULL;
         en_wait(s->engine, 500);
@@ -238,7 +246,7 @@ static fm_status start(sv_server *s, fm_error *err)
     fm_status status = sv_map_create(s, err);
     if (!status && s->options->kv_dir) {
         int restored = 0;
-        status = en_kv_restore(s->engine, s->options->kv_dir, &restored, err);
+        status = en_kv_open(s->engine, s->options->kv_dir, &s->kv, &restored, err);
         if (!status && restored) sv_log(s, "%d conversations restored", restored);
     }
     if (status) return status;
@@ -269,11 +277,10 @@ fm_status sv_serve(en_engine *engine, const sv_options *options, const volatile 
     }
     if (!status) drain(s, stop);
     stop_threads(s);
-    if (!status && options->kv_dir) {
-        int saved = 0;
-        status = en_kv_save(engine, options->kv_dir, &saved, err);
-        if (!status && saved) sv_log(s, "%d conversations saved", saved);
-    }
+    int kept = 0;
+    fm_status closed = en_kv_close(s->kv, &kept, status ? NULL : err);
+    if (!status) status = closed;
+    if (!status && kept) sv_log(s, "%d conversations saved", kept);
     sv_map_destroy(s);
     en_vocab_destroy(s->vocab);
     pthread_mutex_destroy(&s->lock);

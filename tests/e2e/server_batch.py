@@ -131,6 +131,37 @@ def test_restart():
         shutil.rmtree(folder)
 
 
+def test_kill():
+    """A conversation that has rested is on the disk: kill -9 does not lose it; half-written files are of no harm."""
+    folder = tempfile.mkdtemp()
+    try:
+        with Server("--quiet", "--kv-dir", folder) as s:
+            messages, _ = conversation(s, TURNS[:2])
+            deadline = time.time() + 60
+            while not any(f.endswith(".conv") for f in os.listdir(folder)) and time.time() < deadline:
+                time.sleep(0.1)
+            files = os.listdir(folder)
+            check(len(files) == 1 and files[0].endswith(".conv"), files)
+            check(os.stat(os.path.join(folder, files[0])).st_mode & 0o077 == 0, "conversations are private")
+            s.process.kill()
+            s.process.wait()
+            s.process.returncode = 0
+        open(os.path.join(folder, files[0] + ".tmp.1"), "wb").write(b"half")
+        ask = {"messages": messages + [{"role": "user", "content": "Thank you."}], "temperature": 0, "max_tokens": 16}
+        with Server("--quiet", "--kv-dir", folder) as s:
+            check(os.listdir(folder) == files, "what a killed server was writing is removed")
+            a = s.ok(CHAT, ask)
+            check(a["usage"]["prompt_tokens_details"]["cached_tokens"] > 400, a["usage"])
+            deadline = time.time() + 60  # the conversation has gone on: that is written too
+            while len(os.listdir(folder)) < 2 and time.time() < deadline:
+                time.sleep(0.1)
+            check(len(os.listdir(folder)) == 2, os.listdir(folder))
+        with Server("--quiet") as s:
+            check(text_of(s.ok(CHAT, ask)) == text_of(a), "what was saved gives the same answer")
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_pings():
     """A stream that has nothing to say for a while gets comments or pings."""
     with Server("--quiet", "--ping-interval", "1", "--threads", "1", "--capacity", "8", "--parallel", "1") as s:
@@ -148,4 +179,4 @@ def test_pings():
         print(f"      {pings} pings while it waited")
 
 
-sys.exit(1 if main(test_same_as_alone, test_throughput, test_prefix_reuse, test_restart, test_pings) else 0)
+sys.exit(1 if main(test_same_as_alone, test_throughput, test_prefix_reuse, test_restart, test_kill, test_pings) else 0)

@@ -49,7 +49,7 @@ PROG     := $(BUILD)/flash-moe
 TEST_SRC := $(wildcard tests/unit/test_*.c)
 TEST_BIN := $(TEST_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 
-.PHONY: all help deps run check check-only check-asan check-tsan check-arm64 fuzz fuzz-only man \
+.PHONY: all help deps run check check-only check-asan check-tsan check-agent check-clients check-arm64 fuzz fuzz-only man \
         install uninstall clean format
 all: $(PROG) $(SHARED)
 
@@ -130,6 +130,10 @@ check-tsan: deps
 check-clients: $(PROG)
 	cd tests/server-npm && npm install --no-audit --no-fund --no-package-lock
 	tests/run $(BUILD) server_clients
+
+#: make check-agent   an agent's first prompt of 25,000 tokens and its second turn, timed
+check-agent: $(PROG)
+	FLASH_MOE=$(PROG) AGENT_TOKENS=25000 tests/e2e/server_agent.py
 
 #: make check-arm64 the kernel tests, cross compiled, under qemu-user
 ARM_CC  ?= aarch64-linux-gnu-gcc

@@ -36,6 +36,7 @@ typedef struct en_call_format {
     const char *before_name, *before_args, *after_args;
     const char *between; /* between two calls */
     const char *param_open, *param_name_end, *param_close;
+    const char *list_open, *list_close; /* around all calls; NULL: nothing */
 } en_call_format;
 
 /* What the output must be. Exactly one of the three kinds: n_tools > 0 says tool calls; else

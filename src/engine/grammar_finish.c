@@ -23,6 +23,26 @@ static void build_call(gb *b, int from, const en_tool *tool, const en_call_forma
     gb_literal(b, end, f->after_args, strlen(f->after_args), to);
 }
 
+static void optional(gb *b, int from, const char *text, int to)
+{
+    gb_literal(b, from, text ? text : "", text ? strlen(text) : 0, to);
+}
+
+static void build_calls(gb *b, int from, const en_grammar_spec *spec, int to)
+{
+    const en_call_format *f = &spec->call;
+    int call = gb_new_rule(b), first = gb_state(b), done = gb_state(b);
+    for (int i = 0; i < spec->n_tools && !b->status; i++)
+        build_call(b, b->rules[call].start, &spec->tools[i], f, b->rules[call].final);
+    optional(b, from, f->list_open, first);
+    gb_call(b, first, call, done);
+    optional(b, done, f->list_close, to);
+    if (!spec->many_calls) return;
+    int next = gb_state(b);
+    optional(b, done, f->between, next);
+    gb_call(b, next, call, done);
+}
+
 static void build_root(gb *b, const en_grammar_spec *spec)
 {
     int from = b->rules[0].start, to = b->rules[0].final;
@@ -36,17 +56,7 @@ static void build_root(gb *b, const en_grammar_spec *spec)
         from = ready;
     }
     if (spec->n_tools > 0) {
-        int call = gb_new_rule(b), done = gb_state(b);
-        for (int i = 0; i < spec->n_tools && !b->status; i++)
-            build_call(b, b->rules[call].start, &spec->tools[i], &spec->call, b->rules[call].final);
-        gb_call(b, from, call, done);
-        gb_eps(b, done, to);
-        if (spec->many_calls) {
-            const char *between = spec->call.between ? spec->call.between : "";
-            int next = gb_state(b);
-            gb_literal(b, done, between, strlen(between), next);
-            gb_call(b, next, call, done);
-        }
+        build_calls(b, from, spec, to);
     } else if (spec->schema) {
         gb_schema(b, from, spec->schema, to);
     } else {

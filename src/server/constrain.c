@@ -82,83 +82,82 @@ void sv_read_response_format(sv_gen *g, const json_t *format, sv_error *e)
 /* --- the grammar
  * ---------------------------------------------------------------------------------- */
 
-/* How each family writes a call, for calls that are forced. Where the usual form is a list, one
- * call is written. */
+/* How each family writes calls, for calls that are forced; *many: whether several can be. */
 static bool call_format(tx_tool_format format, en_call_format *out, bool *many)
 {
     *many = true;
     switch (format) {
     case TX_TOOLS_HERMES:
-        *out = (en_call_format){"<tool_call>\n{\"name\": \"",
-                                "\", \"arguments\": ",
-                                "}\n</tool_call>",
-                                "\n",
-                                NULL,
-                                NULL,
-                                NULL};
+        *out = (en_call_format){.before_name = "<tool_call>\n{\"name\": \"",
+                                .before_args = "\", \"arguments\": ",
+                                .after_args = "}\n</tool_call>",
+                                .between = "\n"};
         return true;
     case TX_TOOLS_QWEN_XML:
-        *out = (en_call_format){"<tool_call>\n<function=",
-                                ">\n",
-                                "</function>\n</tool_call>",
-                                "\n",
-                                "<parameter=",
-                                ">\n",
-                                "\n</parameter>\n"};
+        *out = (en_call_format){.before_name = "<tool_call>\n<function=",
+                                .before_args = ">\n",
+                                .after_args = "</function>\n</tool_call>",
+                                .between = "\n",
+                                .param_open = "<parameter=",
+                                .param_name_end = ">\n",
+                                .param_close = "\n</parameter>\n"};
         return true;
     case TX_TOOLS_GLM:
-        *out = (en_call_format){
-            "<tool_call>",   "\n", "</tool_call>", "\n", "<arg_key>", "</arg_key>\n<arg_value>",
-            "</arg_value>\n"};
+        *out = (en_call_format){.before_name = "<tool_call>",
+                                .before_args = "\n",
+                                .after_args = "</tool_call>",
+                                .between = "\n",
+                                .param_open = "<arg_key>",
+                                .param_name_end = "</arg_key>\n<arg_value>",
+                                .param_close = "</arg_value>\n"};
         return true;
     case TX_TOOLS_MINIMAX:
-        *out = (en_call_format){"<minimax:tool_call>\n<invoke name=\"",
-                                "\">\n",
-                                "</invoke>\n</minimax:tool_call>",
-                                "\n",
-                                "<parameter name=\"",
-                                "\">",
-                                "</parameter>\n"};
+        *out = (en_call_format){.before_name = "<minimax:tool_call>\n<invoke name=\"",
+                                .before_args = "\">\n",
+                                .after_args = "</invoke>\n</minimax:tool_call>",
+                                .between = "\n",
+                                .param_open = "<parameter name=\"",
+                                .param_name_end = "\">",
+                                .param_close = "</parameter>\n"};
         return true;
     case TX_TOOLS_MISTRAL:
-        *many = false;
-        *out = (en_call_format){
-            "[TOOL_CALLS][{\"name\": \"", "\", \"arguments\": ", "}]", "", NULL, NULL, NULL};
+        *out = (en_call_format){.list_open = "[TOOL_CALLS][",
+                                .before_name = "{\"name\": \"",
+                                .before_args = "\", \"arguments\": ",
+                                .after_args = "}",
+                                .between = ", ",
+                                .list_close = "]"};
         return true;
     case TX_TOOLS_HUNYUAN:
-        *many = false;
-        *out = (en_call_format){"<tool_calls>[{\"name\": \"",
-                                "\", \"arguments\": ",
-                                "}]</tool_calls>",
-                                "",
-                                NULL,
-                                NULL,
-                                NULL};
+        *out = (en_call_format){.list_open = "<tool_calls>[",
+                                .before_name = "{\"name\": \"",
+                                .before_args = "\", \"arguments\": ",
+                                .after_args = "}",
+                                .between = ", ",
+                                .list_close = "]</tool_calls>"};
         return true;
     case TX_TOOLS_GRANITE:
-        *many = false;
-        *out = (en_call_format){
-            "<|tool_call|>[{\"name\": \"", "\", \"arguments\": ", "}]", "", NULL, NULL, NULL};
+        *out = (en_call_format){.list_open = "<|tool_call|>[",
+                                .before_name = "{\"name\": \"",
+                                .before_args = "\", \"arguments\": ",
+                                .after_args = "}",
+                                .between = ", ",
+                                .list_close = "]"};
         return true;
     case TX_TOOLS_DEEPSEEK:
-        *many = false;
-        *out = (en_call_format){"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-                                "\n```json\n",
-                                "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-                                "",
-                                NULL,
-                                NULL,
-                                NULL};
+        *out = (en_call_format){.list_open = "<｜tool▁calls▁begin｜>",
+                                .before_name = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+                                .before_args = "\n```json\n",
+                                .after_args = "\n```<｜tool▁call▁end｜>",
+                                .between = "\n",
+                                .list_close = "<｜tool▁calls▁end｜>"};
         return true;
     case TX_TOOLS_KIMI:
-        *many = false;
-        *out = (en_call_format){"<|tool_calls_section_begin|><|tool_call_begin|>functions.",
-                                ":0<|tool_call_argument_begin|>",
-                                "<|tool_call_end|><|tool_calls_section_end|>",
-                                "",
-                                NULL,
-                                NULL,
-                                NULL};
+        *many = false; /* each call carries its number */
+        *out = (en_call_format){.before_name =
+                                    "<|tool_calls_section_begin|><|tool_call_begin|>functions.",
+                                .before_args = ":0<|tool_call_argument_begin|>",
+                                .after_args = "<|tool_call_end|><|tool_calls_section_end|>"};
         return true;
     case TX_TOOLS_HARMONY: /* not constrained: its header names the function */
     case TX_TOOLS_NONE: break;
@@ -180,11 +179,11 @@ static bool in_call_form(const char *text)
         en_call_format form;
         bool many;
         if (!call_format((tx_tool_format)f, &form, &many)) continue;
-        if (strstr(form.before_name, text) || strstr(form.before_args, text) ||
-            strstr(form.after_args, text) || (form.param_open && strstr(form.param_open, text)) ||
-            (form.param_close && strstr(form.param_close, text)) ||
-            (form.param_name_end && strstr(form.param_name_end, text)))
-            return true;
+        const char *const parts[] = {form.before_name, form.before_args, form.after_args,
+                                     form.param_open,  form.param_close, form.param_name_end,
+                                     form.list_open,   form.list_close};
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+            if (parts[i] && strstr(parts[i], text)) return true;
     }
     return !strcmp(text, "</think>");
 }

@@ -359,6 +359,8 @@ static bool on_event(void *arg, const en_event *event)
         }
         if (status) note_failure(c, &err);
     }
+    if (event->kind == EN_EVENT_TOKEN && c->open && c->blocks[c->n_blocks - 1].kind == SV_REASONING)
+        c->reasoning_tokens++;
     if (event->kind == EN_EVENT_DONE) {
         finish_choice(g, c, event);
         return true;
@@ -457,6 +459,13 @@ int sv_total_tokens(const sv_gen *g)
 {
     int n = 0;
     for (int i = 0; i < g->n; i++) n += g->choices[i].tokens;
+    return n;
+}
+
+int sv_reasoning_tokens(const sv_gen *g)
+{
+    int n = 0;
+    for (int i = 0; i < g->n; i++) n += g->choices[i].reasoning_tokens;
     return n;
 }
 

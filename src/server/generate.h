@@ -32,7 +32,7 @@ typedef struct sv_choice {
     en_matcher *matcher;
     en_finish finish;
     char *stop; /* the stop string that was met, or NULL */
-    int tokens;
+    int tokens, reasoning_tokens;
     bool done, cut; /* cut: ended by us after a complete call */
     fm_error error;
 } sv_choice;
@@ -108,6 +108,7 @@ void sv_gen_start(sv_gen *g, sv_error *e);
 const char *sv_finish_reason(const sv_choice *c);
 int sv_count_calls(const sv_choice *c);
 int sv_total_tokens(const sv_gen *g);
+int sv_reasoning_tokens(const sv_gen *g); /* those of them that were thought */
 json_t *sv_timings(const sv_gen *g);
 json_t *sv_x_moe(const sv_gen *g);
 json_t *sv_take_logprobs(sv_choice *c); /* a new reference: {"content":[...]} or null */

@@ -8,9 +8,10 @@
 static json_t *usage(const sv_gen *g)
 {
     int out = sv_total_tokens(g);
-    return json_pack("{s:i, s:i, s:i, s:{s:i}}", "prompt_tokens", g->stats.prompt_tokens,
+    return json_pack("{s:i, s:i, s:i, s:{s:i}, s:{s:i}}", "prompt_tokens", g->stats.prompt_tokens,
                      "completion_tokens", out, "total_tokens", g->stats.prompt_tokens + out,
-                     "prompt_tokens_details", "cached_tokens", g->stats.cached_tokens);
+                     "prompt_tokens_details", "cached_tokens", g->stats.cached_tokens,
+                     "completion_tokens_details", "reasoning_tokens", sv_reasoning_tokens(g));
 }
 
 /* --- streaming ----------------------------------------------------------------------------------

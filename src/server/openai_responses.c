@@ -113,10 +113,11 @@ static json_t *response_json(sv_request *r, const char *status)
     json_t *used = json_null();
     if (over) {
         int out = sv_total_tokens(g);
-        used = json_pack("{s:i, s:{s:i}, s:i, s:{s:i}, s:i}", "input_tokens",
-                         g->stats.prompt_tokens, "input_tokens_details", "cached_tokens",
-                         g->stats.cached_tokens, "output_tokens", out, "output_tokens_details",
-                         "reasoning_tokens", 0, "total_tokens", g->stats.prompt_tokens + out);
+        used =
+            json_pack("{s:i, s:{s:i}, s:i, s:{s:i}, s:i}", "input_tokens", g->stats.prompt_tokens,
+                      "input_tokens_details", "cached_tokens", g->stats.cached_tokens,
+                      "output_tokens", out, "output_tokens_details", "reasoning_tokens",
+                      sv_reasoning_tokens(g), "total_tokens", g->stats.prompt_tokens + out);
     }
     json_t *why = !strcmp(status, "incomplete") ? json_pack("{s:s}", "reason", "max_output_tokens")
                                                 : json_null();

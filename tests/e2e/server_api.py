@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Every endpoint of the server with the bundled model: answers, streams, fields, errors in each API's shape."""
 import json
+import os
+import shutil
 import sys
+import tempfile
 
 from server_common import Server, check, main, user
 
@@ -124,6 +127,63 @@ def test_tools():
     check(r["output"][0]["type"] == "function_call" and json.loads(r["output"][0]["arguments"])["city"] is not None, r)
 
 
+def with_template(template):
+    """The bundled model in a temporary folder, with another chat template."""
+    bundled, folder = os.path.join(os.path.dirname(__file__), "../../models/flash-moe-tiny"), tempfile.mkdtemp()
+    for name in os.listdir(bundled):
+        if name != "tokenizer_config.json":
+            os.symlink(os.path.abspath(os.path.join(bundled, name)), os.path.join(folder, name))
+    settings = json.load(open(os.path.join(bundled, "tokenizer_config.json")))
+    with open(os.path.join(folder, "tokenizer_config.json"), "w") as f:
+        json.dump({**settings, "chat_template": settings["chat_template"] + template}, f)
+    return folder
+
+
+def test_reasoning():
+    """Tokens of the reasoning are counted as such; what follows it is not."""
+    folder = with_template("{{- '<think>\n' -}}")
+    try:
+        with Server("--quiet", model=folder) as s:
+            a = s.ok(CHAT, {"messages": user("Who are you?"), **GREEDY})
+            check(a["choices"][0]["message"]["reasoning_content"], a)
+            answered = a["usage"]["completion_tokens"]  # an end token is the answer's, not the reasoning's
+            check(answered - 1 <= a["usage"]["completion_tokens_details"]["reasoning_tokens"] <= answered, a["usage"])
+            r = s.ok(RESPONSES, {"input": "Who are you?", "temperature": 0, "max_output_tokens": 24})
+            check(r["output"][0]["type"] == "reasoning" and r["usage"]["output_tokens_details"]["reasoning_tokens"] >= answered - 1, r)
+            a = s.ok(CHAT, {"messages": user("Say yes."), "temperature": 0, "max_tokens": 400, "response_format": {"type": "json_schema",
+                     "json_schema": {"name": "a", "schema": {"const": "yes"}}}})
+            used = a["usage"]
+            thought = used["completion_tokens_details"]["reasoning_tokens"]
+            if a["choices"][0]["finish_reason"] == "stop":
+                check(content(a) == '"yes"' and 0 <= thought < used["completion_tokens"], a)
+            else:
+                check(thought == used["completion_tokens"], a)
+    finally:
+        shutil.rmtree(folder)
+    check(server.ok(CHAT, {"messages": user("Who are you?"), **GREEDY})["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0)
+
+
+def test_call_lists():
+    """Models that write their calls as one list: forced calls parse, one or several."""
+    folder = with_template("{%- if tools -%}{{- '[TOOL_CALLS]' ~ tools | tojson -}}{%- endif -%}")
+    try:
+        with Server("--quiet", model=folder) as s:
+            ask = {"messages": user("Weather in Bern and in Rome?"), "tools": [TOOL], "tool_choice": "required", "temperature": 1.5, "max_tokens": 400}
+            most = 0
+            for seed in range(12):
+                a = s.ok(CHAT, {**ask, "seed": seed})["choices"][0]
+                check(a["finish_reason"] in ("tool_calls", "length"), a)
+                calls = a["message"].get("tool_calls") or []
+                most = max(most, len(calls))
+                if a["finish_reason"] == "tool_calls":
+                    check(all(json.loads(c["function"]["arguments"])["unit"] in ("C", "F") for c in calls), calls)
+                one = s.ok(CHAT, {**ask, "seed": seed, "parallel_tool_calls": False})["choices"][0]
+                check(len(one["message"].get("tool_calls") or []) <= 1, one)
+            check(most > 1, "no answer had several calls")
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_messages():
     ask = {"system": "Be brief.", "messages": user("Who are you?"), "max_tokens": 24, "temperature": 0}
     a = server.ok(MESSAGES, ask)
@@ -214,7 +274,7 @@ def test_map():
 def run():
     global server
     with Server("--quiet") as server:
-        return main(test_information, test_chat, test_sampling_fields, test_completions, test_json_output, test_tools,
+        return main(test_information, test_chat, test_sampling_fields, test_completions, test_json_output, test_tools, test_reasoning, test_call_lists,
                     test_messages, test_responses, test_errors, test_map)
 
 

@@ -345,11 +345,36 @@ static void test_tools(void **state)
     en_grammar_destroy(g);
     spec.free_until = NULL;
     spec.n_tools = 1;
-    spec.call = (en_call_format){"<f=", ">\n", "</f>", "", "<p=", ">", "</p>\n"};
+    spec.call = (en_call_format){.before_name = "<f=",
+                                 .before_args = ">\n",
+                                 .after_args = "</f>",
+                                 .param_open = "<p=",
+                                 .param_name_end = ">",
+                                 .param_close = "</p>\n"};
     assert_int_equal(en_grammar_create(&spec, &g, NULL), FM_OK);
     assert_true(accepts(g, "<f=weather>\n<p=city>a \"b\" <</p>\n<p=days>3</p>\n</f>"));
     assert_true(accepts(g, "<f=weather>\n<p=city></p>\n</f>"));
     assert_false(accepts(g, "<f=weather>\n<p=days>3</p>\n</f>"));
+    en_grammar_destroy(g);
+    spec.tools = &tools[1]; /* a list of calls */
+    spec.call = (en_call_format){.list_open = "[",
+                                 .before_name = "{\"name\": \"",
+                                 .before_args = "\", \"arguments\": ",
+                                 .after_args = "}",
+                                 .between = ", ",
+                                 .list_close = "]"};
+    static const char two[] = "[{\"name\": \"stop\", \"arguments\": {}}, "
+                              "{\"name\": \"stop\", \"arguments\": {}}]";
+    assert_int_equal(en_grammar_create(&spec, &g, NULL), FM_OK);
+    assert_true(accepts(g, "[{\"name\": \"stop\", \"arguments\": {}}]"));
+    assert_true(accepts(g, two));
+    assert_false(accepts(g, "[{\"name\": \"stop\", \"arguments\": {}}"));
+    assert_false(accepts(g, "[]"));
+    en_grammar_destroy(g);
+    spec.many_calls = false;
+    assert_int_equal(en_grammar_create(&spec, &g, NULL), FM_OK);
+    assert_true(accepts(g, "[{\"name\": \"stop\", \"arguments\": {}}]"));
+    assert_false(accepts(g, two));
     en_grammar_destroy(g);
     json_decref(p);
 }

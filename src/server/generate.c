@@ -341,6 +341,13 @@ static void finish_choice(sv_gen *g, sv_choice *c, const en_event *event)
     }
 }
 
+/* Before any text has come, the prompt says where the answer begins. */
+static bool is_thinking(const sv_choice *c)
+{
+    if (!c->n_blocks) return c->reply && c->gen->starts_in_reasoning;
+    return c->open && c->blocks[c->n_blocks - 1].kind == SV_REASONING;
+}
+
 static bool on_event(void *arg, const en_event *event)
 {
     sv_gen *g = arg;
@@ -359,8 +366,7 @@ static bool on_event(void *arg, const en_event *event)
         }
         if (status) note_failure(c, &err);
     }
-    if (event->kind == EN_EVENT_TOKEN && c->open && c->blocks[c->n_blocks - 1].kind == SV_REASONING)
-        c->reasoning_tokens++;
+    if (event->kind == EN_EVENT_TOKEN && !event->end_token) c->reasoning_tokens += is_thinking(c);
     if (event->kind == EN_EVENT_DONE) {
         finish_choice(g, c, event);
         return true;

@@ -141,7 +141,11 @@ static bool anything_runs(sv_server *s)
 {
     bool any = false;
     pthread_mutex_lock(&s->lock);
-    for (sv_request *r = s->requests; r && !any; r = r->next) any = r->dispatched && r->gen;
+    for (sv_request *r = s->requests; r && !any; r = r->next) {
+        pthread_mutex_lock(&r->lock);
+        any = r->gen;
+        pthread_mutex_unlock(&r->lock);
+    }
     any = any || s->queue;
     pthread_mutex_unlock(&s->lock);
     return any;

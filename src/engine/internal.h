@@ -128,7 +128,7 @@ struct en_engine {
 
     /* prefix cache */
     en_stored *stored;
-    uint64_t prefix_used, snapshot_bytes;
+    uint64_t snapshot_bytes;
 
     en_watcher watchers[EN_MAX_WATCHERS];
     en_warm *warm; /* NULL: the model has no routed experts */
@@ -136,7 +136,9 @@ struct en_engine {
     /* Choices in order of arrival that the engine's thread works on. */
     en_choice *active;
 
-    pthread_mutex_t lock; /* guards what follows */
+    /* Guards what follows. The engine's thread alone writes the statistics and prefix_used, so it
+     * reads them without; they are written under the lock for en_get_stats in other threads. */
+    pthread_mutex_t lock;
     pthread_cond_t work;
     bool awake;           /* en_wake was called */
     en_choice *arrived;   /* submitted, not yet seen by en_step; in order */
@@ -144,6 +146,7 @@ struct en_engine {
     en_shared *live;      /* every request that is not over */
     uint64_t last_id;
     en_totals totals;
+    uint64_t prefix_used; /* bytes of stored conversations and snapshots */
     md_mass mass;
     xp_stats expert_stats, expert_base; /* after the last step; when statistics were reset */
     double disk_rate, memory_rate;
@@ -170,6 +173,9 @@ void en_count_pass(en_engine *e, int prompt_tokens, int answers, double seconds)
  * false when none is free. */
 bool en_take_slot(en_engine *e, en_choice *c);
 void en_clear_slot(en_engine *e, en_slot *slot);
+/* Memory of the prefix cache is taken, and given back. */
+void en_prefix_take(en_engine *e, uint64_t bytes);
+void en_prefix_give(en_engine *e, uint64_t bytes);
 bool en_prefix_init(en_engine *e);
 void en_prefix_free(en_engine *e);
 bool en_drop_oldest_stored(en_engine *e); /* false: none left */

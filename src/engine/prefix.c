@@ -28,11 +28,25 @@ bool en_prefix_init(en_engine *e)
     return true;
 }
 
+void en_prefix_take(en_engine *e, uint64_t bytes)
+{
+    pthread_mutex_lock(&e->lock);
+    e->prefix_used += bytes;
+    pthread_mutex_unlock(&e->lock);
+}
+
+void en_prefix_give(en_engine *e, uint64_t bytes)
+{
+    pthread_mutex_lock(&e->lock);
+    e->prefix_used -= bytes;
+    pthread_mutex_unlock(&e->lock);
+}
+
 void en_free_stored(en_engine *e, en_stored *s)
 {
     en_drop_snapshots(e, &s->history, -1);
     bs_pages_free(s->kv, s->kv_bytes);
-    e->prefix_used -= s->kv_bytes + (uint64_t)s->history.n * sizeof *s->history.ids;
+    en_prefix_give(e, s->kv_bytes + (uint64_t)s->history.n * sizeof *s->history.ids);
     bs_free(s->history.ids);
     bs_free(s);
 }
@@ -134,7 +148,7 @@ static void store(en_engine *e, en_slot *slot)
     *s = (en_stored){.history = *h, .kv = kv, .kv_bytes = kv_bytes, .next = e->stored};
     s->history.ids = ids;
     h->n_snapshots = 0; /* they belong to the stored one now */
-    e->prefix_used += kv_bytes + ids_bytes;
+    en_prefix_take(e, kv_bytes + ids_bytes);
     e->stored = s;
 }
 

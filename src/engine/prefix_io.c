@@ -106,13 +106,13 @@ bool en_prefix_info(en_engine *e, int i, en_prefix_entry *out)
 bool en_prefix_borrow(en_engine *e, uint64_t bytes)
 {
     if (!en_make_room(e, NULL, bytes)) return false;
-    e->prefix_used += bytes;
+    en_prefix_take(e, bytes);
     return true;
 }
 
 void en_prefix_return(en_engine *e, uint64_t bytes)
 {
-    e->prefix_used -= bytes;
+    en_prefix_give(e, bytes);
 }
 
 fm_status en_prefix_export(en_engine *e, int i, void *out, fm_error *err)
@@ -184,7 +184,7 @@ static bool read_snapshots(en_engine *e, en_stored *s, const char *p, int n)
             void *bytes = bs_pages_alloc(e->snapshot_bytes);
             if (!bytes) return false;
             memcpy(bytes, p, e->snapshot_bytes);
-            e->prefix_used += e->snapshot_bytes;
+            en_prefix_take(e, e->snapshot_bytes);
             s->history.snapshot[s->history.n_snapshots++] = (en_snapshot){length, bytes};
         }
         p += e->snapshot_bytes;
@@ -222,7 +222,7 @@ fm_status en_prefix_import(en_engine *e, uint64_t scope, const void *data, size_
         .history = {.scope = scope, .ids = ids, .n = head.n_ids, .last_use = e->totals.steps},
         .kv = kv,
         .kv_bytes = kv_bytes};
-    e->prefix_used += kv_bytes + ids_bytes;
+    en_prefix_take(e, kv_bytes + ids_bytes);
     if (!read_snapshots(e, s, p + ids_bytes + kv_bytes, head.n_snapshots)) {
         en_free_stored(e, s);
         return fm_fail(err, FM_E_FORMAT, "saved conversation: damaged or too large for memory");

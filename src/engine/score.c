@@ -39,7 +39,9 @@ fm_status en_score(en_engine *e, const int32_t *ids, int n, int chunk, en_score_
         double start = bs_now();
         status = md_forward(e->run, e->batch, take, take >= XP_PREFILL_FROM, e->logits, err);
         en_count_pass(e, take, 0, bs_now() - start);
+        pthread_mutex_lock(&e->lock);
         e->totals.prompt_tokens += (uint64_t)take;
+        pthread_mutex_unlock(&e->lock);
         for (int i = 0; i < take && !status && go_on; i++)
             go_on = fn(arg, at + i, e->logits + (size_t)i * (size_t)vocab, vocab);
     }

@@ -47,7 +47,7 @@ bool en_snapshot_due(const en_engine *e, const en_choice *c)
 static void free_snapshot(en_engine *e, en_history *h, int i)
 {
     bs_pages_free(h->snapshot[i].bytes, e->snapshot_bytes);
-    e->prefix_used -= e->snapshot_bytes;
+    en_prefix_give(e, e->snapshot_bytes);
     h->n_snapshots--;
     memmove(&h->snapshot[i], &h->snapshot[i + 1],
             (size_t)(h->n_snapshots - i) * sizeof h->snapshot[0]);
@@ -109,7 +109,7 @@ void en_take_snapshot(en_engine *e, en_slot *slot)
     void *bytes = bs_pages_alloc(e->snapshot_bytes);
     if (!bytes) return;
     md_snapshot_take(slot->state, bytes);
-    e->prefix_used += e->snapshot_bytes;
+    en_prefix_take(e, e->snapshot_bytes);
     h->snapshot[h->n_snapshots++] = (en_snapshot){h->n, bytes};
 }
 

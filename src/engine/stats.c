@@ -42,7 +42,6 @@ static void fill_held(const en_engine *e, en_stats *out)
     out->scratch_bytes = p->scratch_bytes;
     out->peak_rss_bytes = en_peak_rss_bytes();
     out->isa = kn_isa_name(e->options.isa);
-    out->mode = e->options.mode == EN_PREDICTIVE ? "predictive" : "exact";
     out->threads = e->options.threads;
 }
 
@@ -55,6 +54,7 @@ void en_get_stats(en_engine *e, en_stats *out)
     const xp_stats x = e->expert_stats, b = e->expert_base;
     md_mass mass = e->mass;
     out->prefix_bytes = e->prefix_used;
+    out->mode = e->options.mode == EN_PREDICTIVE ? "predictive" : "exact";
     out->active = e->running;
     out->waiting = e->waiting;
     pthread_mutex_unlock(&e->lock);

@@ -466,7 +466,9 @@ fm_status en_fix_experts(en_engine *e, bool fixed, fm_error *err)
     e->warm->warmed = true;
     e->warm->tokens_left = 0;
     en_forget_prefixes(e, 0, true); /* they were computed with another set */
+    pthread_mutex_lock(&e->lock);   /* en_get_stats names it */
     e->options.mode = fixed ? EN_PREDICTIVE : EN_EXACT;
+    pthread_mutex_unlock(&e->lock);
     return fixed ? fix(e, err) : xp_set_fixed(e->experts, XP_FIXED_OFF, err);
 }
 

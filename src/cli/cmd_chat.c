@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 #include "cli/common.h"
+#include "cli/tune.h"
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -33,7 +34,7 @@ const cli_spec spec_chat = {
     .examples = "  flash-moe chat\n"
                 "  flash-moe chat ~/models/big-moe --memory 12G --system 'You are brief.'\n",
     .groups = {&own_group, &cli_group_sampling, &cli_group_model, &cli_group_engine,
-               &cli_group_seed},
+               &cli_group_seed, &cli_group_tune},
 };
 
 static const char help_text[] =

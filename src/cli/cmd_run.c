@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 #include "cli/common.h"
+#include "cli/tune.h"
 
 #include "base/mem.h"
 #include "text/chat.h"
@@ -30,7 +31,7 @@ const cli_spec spec_run = {
                 "  git diff | flash-moe run ~/models/big-moe --system 'Review this patch.'\n"
                 "  flash-moe run --temp 0 --json -n 50 --raw -p 'Once upon a time'\n",
     .groups = {&own_group, &cli_group_output, &cli_group_sampling, &cli_group_model,
-               &cli_group_engine, &cli_group_seed},
+               &cli_group_engine, &cli_group_seed, &cli_group_tune},
 };
 
 typedef struct answer {

@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 #include "cli/common.h"
+#include "cli/tune.h"
 
 #include "base/mem.h"
 #include "server/server.h"
@@ -68,7 +69,7 @@ const cli_spec spec_serve = {
         "  ANTHROPIC_BASE_URL=http://127.0.0.1:8080 claude  # in another terminal\n"
         "  flash-moe serve --host 0.0.0.0 --api-key-file keys.txt --kv-dir ~/.cache/kv\n",
     .groups = {&listen_group, &work_group, &limit_group, &cli_group_model, &cli_group_engine,
-               &cli_group_seed},
+               &cli_group_seed, &cli_group_tune},
 };
 
 static volatile int stop;

@@ -2,12 +2,10 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/resolve.h"
+#include "cli/tune.h"
 
-#include "base/file.h"
 #include "base/mem.h"
 #include "engine/engine.h"
-#include "experts/measure.h"
-#include "experts/pack.h"
 
 #include <stdio.h>
 
@@ -32,85 +30,16 @@ const cli_spec spec_tune = {
     .groups = {&cli_group_model, &tune_group},
 };
 
-enum { DEPTHS = 5, ROUNDS = 3, PROMPT = 16, WARM = 24, TOKENS = 24 };
-static const int depths[DEPTHS] = {1, 2, 4, 8, 16};
+enum { ROUNDS = 3, PROMPT = 16, WARM = 24, TOKENS = 24 };
 
-typedef struct tune {
-    const cli_args *args;
-    const char *folder;
-    char *file; /* to read from */
-    size_t record_bytes;
-    double seconds;
-    xp_disk_rate disk[DEPTHS];
-    double memory_one, prefetch_gain; /* gain: 0 when not tried */
-    xp_tuning found;
-} tune;
-
-static void say(const tune *t, const char *text)
+static void say(const char *what)
 {
-    if (!cli_has(t->args, "json")) fprintf(stderr, "%s\n", text);
+    fprintf(stderr, "%s\n", what);
 }
 
-/* --- disk and memory
- * -------------------------------------------------------------------------------- */
-
-static fm_status find_file(tune *t, fm_error *err)
+static void say_nothing(const char *what)
 {
-    md_options o = {.isa = kn_isa_best()};
-    md_model *model;
-    fm_status status = md_open(t->folder, &o, &model, err);
-    if (status) return status;
-    const ts_store *store = md_store(model);
-    char *dir = xp_pack_find(t->folder);
-    int best = 0;
-    for (int f = 1; f < ts_file_count(store); f++)
-        if (ts_file_bytes(store, f) > ts_file_bytes(store, best)) best = f;
-    t->file = dir ? bs_path_join(dir, "layer-000.pack") : bs_strdup(ts_file_path(store, best));
-    t->record_bytes = (size_t)md_describe(model)->expert_bytes;
-    if (!t->record_bytes) t->record_bytes = 1 << 20;
-    bs_free(dir);
-    md_close(model);
-    return t->file ? FM_OK : fm_fail_nomem(err, "tune");
-}
-
-/* The smallest depth within 3 % of the best rate: deeper queues only add latency. */
-static fm_status tune_disk(tune *t, fm_error *err)
-{
-    say(t, "disk...");
-    double best = 0;
-    for (int i = 0; i < DEPTHS; i++) {
-        xp_disk_probe p = {.path = t->file,
-                           .record_bytes = t->record_bytes,
-                           .depth = depths[i],
-                           .seconds = t->seconds};
-        fm_status status = xp_measure_disk(&p, &t->disk[i], err);
-        if (status) return status;
-        if (t->disk[i].bytes_s > best) best = t->disk[i].bytes_s;
-    }
-    int i = 0;
-    while (t->disk[i].bytes_s < 0.97 * best) i++;
-    t->found.disk_bytes_s = best;
-    t->found.io_threads = depths[i] < 2 ? 2 : depths[i];
-    return FM_OK;
-}
-
-static fm_status tune_memory(tune *t, fm_error *err)
-{
-    say(t, "memory...");
-    int most = bs_default_threads();
-    for (int threads = 1; threads <= most; threads += threads < most ? most - threads : 1) {
-        bs_pool *pool;
-        double rate;
-        fm_status status = bs_pool_create(threads, &pool, err);
-        if (status) return status;
-        status = xp_measure_memory(pool, t->seconds, &rate, err);
-        bs_pool_destroy(pool);
-        if (status) return status;
-        if (threads == 1) t->memory_one = rate;
-        t->found.memory_bytes_s = rate > t->found.memory_bytes_s ? rate : t->found.memory_bytes_s;
-    }
-    t->found.threads = most;
-    return FM_OK;
+    (void)what;
 }
 
 /* --- prefetch
@@ -144,7 +73,7 @@ static fm_status decode(en_engine *engine, int tokens, fm_error *err)
 }
 
 /* Tokens a second with a quarter of the experts in memory, where prefetching has a chance. */
-static fm_status speed(const tune *t, int prefetch, double *tok_s, fm_error *err)
+static fm_status speed(const cli_tune *t, int prefetch, double *tok_s, fm_error *err)
 {
     en_options o = en_options_default();
     o.model = t->folder;
@@ -172,11 +101,11 @@ static fm_status speed(const tune *t, int prefetch, double *tok_s, fm_error *err
 }
 
 /* Off and on in turns; on only when its best turn beats the best without by 3 %. */
-static fm_status tune_prefetch(tune *t, fm_error *err)
+static fm_status tune_prefetch(cli_tune *t, double *gain, fm_error *err)
 {
     enum { HINTS = 4 };
     double best[2] = {0};
-    say(t, "prefetching...");
+    t->say("prefetching...");
     for (int round = 0; round < ROUNDS; round++)
         for (int on = 0; on < 2; on++) {
             double tok_s;
@@ -184,54 +113,56 @@ static fm_status tune_prefetch(tune *t, fm_error *err)
             if (status) return status;
             if (tok_s > best[on]) best[on] = tok_s;
         }
-    t->prefetch_gain = best[0] > 0 ? best[1] / best[0] - 1 : 0;
-    t->found.prefetch = t->prefetch_gain > 0.03 ? HINTS : 0;
+    *gain = best[0] > 0 ? best[1] / best[0] - 1 : 0;
+    t->found.prefetch = *gain > 0.03 ? HINTS : 0;
     return FM_OK;
 }
 
 /* --- results
  * ---------------------------------------------------------------------------------------- */
 
-static void print_json(const tune *t)
+static void print_json(const cli_tune *t, double gain)
 {
     printf("{\"record_bytes\":%zu,\"disk\":[", t->record_bytes);
-    for (int i = 0; i < DEPTHS; i++)
-        printf("%s{\"depth\":%d,\"bytes_s\":%.0f,\"latency_ms\":%.3f}", i ? "," : "", depths[i],
-               t->disk[i].bytes_s, t->disk[i].latency_s * 1e3);
+    for (int i = 0; i < CLI_TUNE_DEPTHS; i++)
+        printf("%s{\"depth\":%d,\"bytes_s\":%.0f,\"latency_ms\":%.3f}", i ? "," : "",
+               cli_tune_depths[i], t->disk[i].bytes_s, t->disk[i].latency_s * 1e3);
     printf("],\"direct_io\":%s,\"memory_bytes_s\":%.0f,\"memory_one_thread\":%.0f,\"threads\":%d,"
            "\"io_threads\":%d,\"prefetch\":%d,\"prefetch_gain\":%.4f}\n",
            t->disk[0].direct_io ? "true" : "false", t->found.memory_bytes_s, t->memory_one,
-           t->found.threads, t->found.io_threads, t->found.prefetch, t->prefetch_gain);
+           t->found.threads, t->found.io_threads, t->found.prefetch, gain);
 }
 
-static void print_text(const tune *t)
+static void print_text(const cli_tune *t, double gain)
 {
     printf("disk, random reads of %zu bytes%s:\n", t->record_bytes,
            t->disk[0].direct_io ? "" : " (through the page cache: the rate means little)");
-    for (int i = 0; i < DEPTHS; i++)
-        printf("  depth %2d  %6.2f GB/s  %8.2f ms\n", depths[i], t->disk[i].bytes_s / 1e9,
+    for (int i = 0; i < CLI_TUNE_DEPTHS; i++)
+        printf("  depth %2d  %6.2f GB/s  %8.2f ms\n", cli_tune_depths[i], t->disk[i].bytes_s / 1e9,
                t->disk[i].latency_s * 1e3);
     printf("memory: %.1f GB/s with one thread, %.1f with %d\n", t->memory_one / 1e9,
            t->found.memory_bytes_s / 1e9, t->found.threads);
     printf("settings: %d read threads, %d compute threads", t->found.io_threads, t->found.threads);
     if (t->found.prefetch >= 0)
-        printf(", prefetch %s (%+.1f %%)", t->found.prefetch ? "4" : "off", 100 * t->prefetch_gain);
+        printf(", prefetch %s (%+.1f %%)", t->found.prefetch ? "4" : "off", 100 * gain);
     putchar('\n');
 }
 
-static fm_status run(tune *t, fm_error *err)
+static fm_status run(const cli_args *args, cli_tune *t, fm_error *err)
 {
-    fm_status status = find_file(t, err);
-    if (!status) status = tune_disk(t, err);
-    if (!status) status = tune_memory(t, err);
-    if (!status && !cli_has(t->args, "no-prefetch")) status = tune_prefetch(t, err);
+    double gain = 0; /* when not tried */
+    fm_status status = cli_tune_find(t, err);
+    if (!t->record_bytes) t->record_bytes = 1 << 20;
+    if (!status) status = cli_tune_measure(t, err);
+    if (!status && !cli_has(args, "no-prefetch")) status = tune_prefetch(t, &gain, err);
     if (status) return status;
-    if (cli_has(t->args, "json")) print_json(t);
-    else print_text(t);
-    if (cli_has(t->args, "dry-run")) return FM_OK;
+    bool json = cli_has(args, "json");
+    if (json) print_json(t, gain);
+    else print_text(t, gain);
+    if (cli_has(args, "dry-run")) return FM_OK;
     char *where = NULL;
     status = xp_tuning_save(t->file, &t->found, &where, err);
-    if (!status && !cli_has(t->args, "json")) printf("stored in %s\n", where);
+    if (!status && !json) printf("stored in %s\n", where);
     bs_free(where);
     return status;
 }
@@ -245,12 +176,11 @@ int cmd_tune(int argc, char **argv)
     cli_model found;
     fm_status status = cli_resolve_model(cli_model_name(&args), 0, &found, &err);
     if (status) return cli_fail(&err);
-    tune t = {.args = &args,
-              .folder = found.folder,
-              .seconds = cli_number(&args, "seconds", 0.5),
-              .found = {.prefetch = -1}};
-    status = run(&t, &err);
-    bs_free(t.file);
+    cli_tune t = {.folder = found.folder,
+                  .seconds = cli_number(&args, "seconds", 0.5),
+                  .say = cli_has(&args, "json") ? say_nothing : say};
+    status = run(&args, &t, &err);
+    cli_tune_free(&t);
     cli_model_free(&found);
     return status ? cli_fail(&err) : 0;
 }

@@ -1,4 +1,5 @@
 #include "cli/common.h"
+#include "cli/tune.h"
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -96,6 +97,11 @@ fm_status cli_open(const cli_args *a, en_options *o, cli_session *out, fm_error 
     fm_status status = cli_resolve_model(cli_model_name(a), flags, &out->model, err);
     if (status) return status;
     o->model = out->model.folder;
+    status = cli_tune_first(a, o->model, o->memory, err);
+    if (status) {
+        cli_close(out, NULL);
+        return status;
+    }
     int percent = -1;
     if (isatty(2)) {
         o->progress = show_progress;

@@ -75,8 +75,8 @@ static fm_status outline_file(const cli_packer *p, size_t file, const hb_hooks *
     struct stat st;
     if (strncmp(f->name, "model", 5) != 0)
         return fm_fail(err, FM_E_UNSUPPORTED,
-                       "%s: only shards named model*.safetensors can be "
-                       "packed while they are pulled; pull without --pack",
+                       "%s: weights are read from files named model*.safetensors only, packed or "
+                       "not",
                        f->name);
     char *path = bs_path_join(p->outline, f->name);
     if (!path) return fm_fail_nomem(err, f->name);
@@ -182,6 +182,16 @@ static bool is_ready(const cli_packer *p, int layer)
     return !xp_pack_has_layer(p->writer, layer);
 }
 
+/* In place of the download's total, which is drawn again with the next bytes. */
+static void show_layer(const cli_packer *p, int layer)
+{
+    if (!isatty(STDERR_FILENO)) return;
+    int done = 0;
+    for (int l = 0; l < p->source->n_layers; l++) done += xp_pack_has_layer(p->writer, l);
+    fprintf(stderr, "\r\033[Kpacking layer %d (%d of %d)", layer, done + 1, p->source->n_layers);
+    fflush(stderr);
+}
+
 static fm_status pack_ready_layers(cli_packer *p, fm_error *err)
 {
     size_t n = (size_t)p->source->n_files;
@@ -191,8 +201,11 @@ static fm_status pack_ready_layers(cli_packer *p, fm_error *err)
     xp_source source = *p->source;
     source.paths = paths;
     fm_status status = FM_OK;
-    for (int l = 0; l < source.n_layers && !status; l++)
-        if (is_ready(p, l)) status = xp_pack_layer(p->writer, &source, l, err);
+    for (int l = 0; l < source.n_layers && !status; l++) {
+        if (!is_ready(p, l)) continue;
+        show_layer(p, l);
+        status = xp_pack_layer(p->writer, &source, l, err);
+    }
     bs_free(paths);
     return status;
 }
@@ -235,6 +248,57 @@ hb_sink cli_packer_sink(cli_packer *p)
     return (hb_sink){.arg = p, .has = has, .take = take};
 }
 
+/* --- room on the disk ---------------------------------------------------------------------------
+ */
+
+static uint64_t store_left(const cli_packer *p)
+{
+    size_t at[XP_PROJECTIONS][XP_PARTS];
+    uint64_t bytes = 0;
+    for (int l = 0; l < p->source->n_layers; l++)
+        if (!xp_pack_has_layer(p->writer, l))
+            bytes += (uint64_t)p->source->layers[l].n_experts *
+                     xp_record_layout(&p->source->layers[l], at);
+    return bytes;
+}
+
+static uint64_t resident_left(const cli_packer *p)
+{
+    const ts_store *store = md_store(p->model);
+    uint64_t bytes = 0;
+    for (int f = 0; f < p->source->n_files; f++) {
+        if (is_used_up(p, f)) continue;
+        for (size_t i = 0; i < ts_count(store); i++)
+            if (ts_at(store, i)->file == f && !p->is_expert[i]) bytes += ts_at(store, i)->bytes;
+    }
+    return bytes;
+}
+
+/* The file with whose arrival a shard can go: all its layers are packed then. */
+static int goes_with(const cli_packer *p, int file)
+{
+    int last = file;
+    for (int l = 0; l < p->source->n_layers; l++)
+        for (int f = last + 1; needs(p, file, l) && f < p->source->n_files; f++)
+            if (needs(p, f, l)) last = f;
+    return last;
+}
+
+/* The most that shards which are there at the same time take: usually one or two of them. */
+static uint64_t most_held(const cli_packer *p)
+{
+    uint64_t most = 0;
+    for (int f = 0; f < p->source->n_files; f++) {
+        uint64_t held = 0;
+        for (int g = 0; g <= f; g++) {
+            const hb_file *shard = &p->survey->files[p->first_weights + (size_t)g];
+            if (!shard->cached && !is_used_up(p, g) && goes_with(p, g) >= f) held += shard->size;
+        }
+        if (held > most) most = held;
+    }
+    return most;
+}
+
 /* --- opening and finishing -------------------------------------------------------------------- */
 
 static fm_status open_all(cli_packer *p, const hb_hooks *hooks, fm_error *err)
@@ -249,6 +313,9 @@ static fm_status open_all(cli_packer *p, const hb_hooks *hooks, fm_error *err)
     if (!status)
         status =
             xp_pack_begin(store, p->source->layers, p->source->n_layers, NULL, &p->writer, err);
+    if (!status)
+        status = hb_need_space(p->config, p->survey,
+                               store_left(p) + resident_left(p) + most_held(p), err);
     bs_free(store);
     return status;
 }

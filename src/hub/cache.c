@@ -259,7 +259,7 @@ fm_status hb_repo_need_space(const hb_repo *r, uint64_t bytes, fm_error *err)
     if (__builtin_mul_overflow((uint64_t)fs.f_bavail, (uint64_t)fs.f_frsize, &room)) return FM_OK;
     if (bytes <= room) return FM_OK;
     return fm_fail(err, FM_E_IO,
-                   "the disk of %s has %.1f GB free and the download needs %.1f GB; free some "
+                   "the disk of %s has %.2f GB free and the download needs %.2f GB; free some "
                    "space, or set HF_HUB_CACHE to another disk",
                    r->root, (double)room * 1e-9, (double)bytes * 1e-9);
 }

@@ -125,6 +125,10 @@ typedef enum hb_want {
 fm_status hb_pull(const hb_config *c, hb_survey *s, hb_want want, const hb_sink *sink,
                   const hb_hooks *hooks, fm_error *err);
 
+/* For a sink: FM_E_IO, with both numbers, unless the disk of the cache has room for so much. What
+ * lies there unlinked (shards of an earlier pull, and parts of them) counts as room. */
+fm_status hb_need_space(const hb_config *c, const hb_survey *s, uint64_t bytes, fm_error *err);
+
 /* Delete a weight file that a sink was given, unless some snapshot links to it: then somebody else
  * keeps it. */
 fm_status hb_release(const hb_config *c, const hb_survey *s, const char *path, fm_error *err);

@@ -5,9 +5,11 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static fm_status read_range(hb_client *client, const hb_survey *s, const char *file,
@@ -77,6 +79,36 @@ static bool is_linked_anywhere(const hb_repo *repo, const char *etag)
     if (dir) closedir(dir);
     bs_free(path);
     return found;
+}
+
+/* Files that no snapshot links to: only an unfinished pull can have left them. */
+static uint64_t loose_bytes(const hb_repo *repo)
+{
+    uint64_t bytes = 0;
+    char *path = bs_sprintf("%s/blobs", repo->root);
+    DIR *dir = path ? opendir(path) : NULL;
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        struct stat st;
+        if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode) ||
+            is_linked_anywhere(repo, e->d_name))
+            continue;
+        uint64_t taken = (uint64_t)st.st_blocks * 512; /* a part is a file with holes */
+        bytes += taken < (uint64_t)st.st_size ? taken : (uint64_t)st.st_size;
+    }
+    if (dir) closedir(dir);
+    bs_free(path);
+    return bytes;
+}
+
+fm_status hb_need_space(const hb_config *c, const hb_survey *s, uint64_t bytes, fm_error *err)
+{
+    hb_repo repo;
+    fm_status status = hb_repo_open(c, s->id.repo, &repo, err);
+    if (status) return status;
+    uint64_t loose = loose_bytes(&repo);
+    status = hb_repo_need_space(&repo, bytes > loose ? bytes - loose : 0, err);
+    hb_repo_close(&repo);
+    return status;
 }
 
 fm_status hb_release(const hb_config *c, const hb_survey *s, const char *path, fm_error *err)

@@ -8,23 +8,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../hub"))
-from hub_test import Home, PROGRAM, check_layout, main, make_model  # noqa: E402
+from hub_test import Home, NoMount, PROGRAM, check_layout, main, make_model, mounted  # noqa: E402
 from hub_server import Hub  # noqa: E402
-
-
-class NoMount(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def mounted(folder, *args):
-    done = subprocess.run(["mount", *args, folder], capture_output=True, text=True)
-    if done.returncode:
-        raise NoMount(done.stderr.strip())
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=False)
 
 
 def test_disk_too_small_is_said_first():

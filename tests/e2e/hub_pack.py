@@ -4,11 +4,12 @@ no shard stays, and kill -9 at 20 random moments costs no more than one chunk ea
 import json
 import os
 import random
+import re
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../hub"))
-from hub_test import Home, check_layout, main  # noqa: E402
+from hub_test import Home, NoMount, at_terminal, main, mounted  # noqa: E402
 from hub_server import Hub, Model  # noqa: E402
 
 BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/flash-moe-tiny")
@@ -118,6 +119,46 @@ def test_kill_at_random_moments():
         again = hub.bytes_sent() - (whole + 1) * shard_bytes(model)
         print("%d kills, %d bytes sent again" % (kills, again))
         assert kills == KILLS and again <= kills * CHUNK + (whole + 1) * 100_000, again
+
+
+def test_disk_too_small_is_said_first():
+    model = publish()
+    need = shard_bytes(model) + max(len(model.files[n]) for n in model.lfs)
+    with Hub({"org/name": [model]}) as hub, Home(hub) as home:
+        os.makedirs(home.cache)
+        for room, fits in ((shard_bytes(model) + (2 << 20), False), (int(1.2 * need), True)):
+            try:
+                with mounted(home.cache, "-t", "tmpfs", "-o", "size=%d" % room, "tmpfs"):
+                    status, out, err = home.run("pull", "org/name", "--pack", "--yes", FLASH_MOE_HUB=TUNING)
+                    if fits:
+                        check_packed(home, model)
+                        continue
+                    free, needs = map(float, re.search(r"has ([\d.]+) GB free .*needs ([\d.]+) GB", err).groups())
+                    assert status == 1 and not out and free < needs, err
+                    assert hub.bytes_sent() < 200_000, "headers alone were fetched"
+            except NoMount as e:
+                print("not tested: %s" % e)
+
+
+def test_progress_at_a_terminal():
+    with Hub({"org/name": [publish()]}) as hub, Home(hub) as home:
+        status, seen = at_terminal(home, ["pull", "org/name", "--pack", "--yes"], TUNING)
+        assert status == 0, seen
+        for layer in range(8):
+            assert "packing layer %d (" % layer in seen, seen
+        assert "(8 of 8)" in seen, seen
+
+
+def test_other_names_are_refused():
+    model = publish()
+    old, new = "model-00002-of-00002", "weights-00002-of-00002"
+    files = {n.replace(old, new): b for n, b in model.files.items()}
+    index = "model.safetensors.index.json"
+    files[index] = files[index].replace(old.encode(), new.encode())
+    with Hub({"org/name": [Model(files)]}) as hub, Home(hub) as home:
+        status, out, err = home.run("pull", "org/name", "--pack", "--yes", FLASH_MOE_HUB=TUNING)
+        assert status == 1 and not out and new in err and "named model*.safetensors" in err, err
+        assert hub.bytes_sent() < 200_000, "headers alone were fetched"
 
 
 def test_no_experts_is_said():

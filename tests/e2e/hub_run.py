@@ -3,15 +3,12 @@
 an empty home; the question at a terminal, with its forecast and its progress lines."""
 import json
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../hub"))
-from hub_test import Home, PROGRAM, check_layout, main  # noqa: E402
+from hub_test import Home, PROGRAM, at_terminal, check_layout, main  # noqa: E402
 from hub_server import Hub, Model  # noqa: E402
 
 BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/flash-moe-tiny")
@@ -78,43 +75,16 @@ def test_no_such_model():
             assert status == 1 and name in err and "org/name" in err, err
 
 
-def at_terminal(home, args, answer, deadline=60):
-    """Run with a terminal as stdin, stdout and stderr; give the answer when a question stands."""
-    master, slave = pty.openpty()
-    env = {**home.env, "FLASH_MOE_HUB": TUNING, "TERM": "xterm"}
-    child = subprocess.Popen([PROGRAM, *args], stdin=slave, stdout=slave, stderr=slave, env=env,
-                             cwd=home.path, start_new_session=True)
-    os.close(slave)
-    seen, end = b"", time.monotonic() + deadline
-    try:
-        while time.monotonic() < end:
-            if select.select([master], [], [], 0.1)[0]:
-                try:
-                    block = os.read(master, 65536)
-                except OSError:
-                    break
-                if not block:
-                    break
-                seen += block
-                if answer and b"[y/N]" in seen:
-                    os.write(master, answer + b"\n")
-                    answer = None
-        return child.wait(timeout=10), seen.decode()
-    finally:
-        child.kill()
-        os.close(master)
-
-
 def test_the_question():
     model = publish()
     with Hub({"org/name": [model]}) as hub, Home(hub) as home:
-        status, seen = at_terminal(home, ["pull", "org/name"], b"n")
+        status, seen = at_terminal(home, ["pull", "org/name"], TUNING, b"n")
         assert status == 130 and "nothing was fetched" in seen, (status, seen)
         assert re.search(r"org/name: fits: yes, at most about [\d.]+ tok/s on this machine; "
                          r"fetch 53[.]\d MB\? \[y/N\]", seen), seen
         assert not [1 for h, *_ in hub.requests if h == "storage"]
         hub.rate = 8_000_000
-        status, seen = at_terminal(home, ["pull", "org/name"], b"y")
+        status, seen = at_terminal(home, ["pull", "org/name"], TUNING, b"y")
         assert status == 0, seen
         assert "model-00001-of-00002.safetensors" in seen and "MB/s  ETA" in seen, seen
         check_layout(home, "org/name", model, names=needed(model))

@@ -1,10 +1,13 @@
 """What the hub's tests share: a small published model, an empty home, running the program with a
 deadline, and the rules of the cache layout written down independently of the program."""
+import contextlib
 import hashlib
 import json
 import os
+import pty
 import random
 import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -88,6 +91,48 @@ class Home:
 
     def __exit__(self, *_):
         self.temp.cleanup()
+
+
+class NoMount(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def mounted(folder, *args):
+    done = subprocess.run(["mount", *args, folder], capture_output=True, text=True)
+    if done.returncode:
+        raise NoMount(done.stderr.strip())
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+def at_terminal(home, args, tuning, answer=None, deadline=DEADLINE):
+    """Run with a terminal as stdin, stdout and stderr; give the answer when a question stands."""
+    master, slave = pty.openpty()
+    env = {**home.env, "FLASH_MOE_HUB": tuning, "TERM": "xterm"}
+    child = subprocess.Popen([PROGRAM, *args], stdin=slave, stdout=slave, stderr=slave, env=env,
+                             cwd=home.path, start_new_session=True)
+    os.close(slave)
+    seen, end = b"", time.monotonic() + deadline
+    try:
+        while time.monotonic() < end:
+            if select.select([master], [], [], 0.1)[0]:
+                try:
+                    block = os.read(master, 65536)
+                except OSError:
+                    break
+                if not block:
+                    break
+                seen += block
+                if answer and b"[y/N]" in seen:
+                    os.write(master, answer + b"\n")
+                    answer = None
+        return child.wait(timeout=10), seen.decode()
+    finally:
+        child.kill()
+        os.close(master)
 
 
 def check_layout(home, repo, model, names=None, ref="main"):

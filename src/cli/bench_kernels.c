@@ -129,13 +129,13 @@ static void set_kernel(bench *b, int k, int rows, int cols, int tokens)
     kn_act_prepare(&b->act, 0, tokens);
 }
 
-/* One pass over all matrices, eight a job: bytes a second. */
+/* One pass over all matrices, eight a job: bytes of weights a second. */
 static double decode_rate(bench *b)
 {
     double start = bs_now();
     int done = 0;
     for (b->first = 0; b->first + TOP_K <= b->n_matrices; b->first += TOP_K, done += TOP_K) {
-        kn_act_prepare(&b->act, 0, 1);
+        kn_act_prepare(&b->act, 0, b->tokens);
         bs_pool_run(b->pool, product_task, b, TOP_K * b->threads);
     }
     return (double)b->bytes * done / (bs_now() - start);
@@ -177,10 +177,11 @@ static json_t *row_json(const bench *b, int k)
                      b->shape.cols, "precision", precision_name(b->precision));
 }
 
-static void measure_decode(bench *b, int k, int shape, double *reads, int *n_reads, json_t *out)
+static void measure_decode(bench *b, int k, int shape, int tokens, double *reads, int *n_reads,
+                           json_t *out)
 {
     double rate[ROUNDS], ratio[ROUNDS];
-    set_kernel(b, k, shapes[shape][0], shapes[shape][1], 1);
+    set_kernel(b, k, shapes[shape][0], shapes[shape][1], tokens);
     for (int i = 0; i < ROUNDS; i++) { /* in turn, so that a busy neighbour hits both */
         double read = read_rate(b);
         rate[i] = decode_rate(b);
@@ -189,11 +190,13 @@ static void measure_decode(bench *b, int k, int shape, double *reads, int *n_rea
     }
     double gb = median(rate, ROUNDS) * 1e-9, of_read = median(ratio, ROUNDS);
     json_t *row = row_json(b, k);
+    json_object_set_new(row, "tokens", json_integer(tokens));
     json_object_set_new(row, "gb_s", json_real(gb));
     json_object_set_new(row, "of_read", json_real(of_read));
     json_array_append_new(out, row);
-    fprintf(b->table, "%-17s %5dx%-5d %-4s %7.2f GB/s %6.1f %% of read\n", kernels[k].name,
-            b->shape.rows, b->shape.cols, precision_name(b->precision), gb, 100 * of_read);
+    fprintf(b->table, "%-17s %5dx%-5d %-4s %4d tokens %7.2f GB/s %6.1f %% of read\n",
+            kernels[k].name, b->shape.rows, b->shape.cols, precision_name(b->precision), tokens, gb,
+            100 * of_read);
 }
 
 static void measure_prefill(bench *b, int k, int tokens, json_t *out)
@@ -212,8 +215,9 @@ static void measure_prefill(bench *b, int k, int tokens, json_t *out)
 
 static void measure_all(bench *b, const char *only, json_t *result)
 {
-    static const int batches[] = {4, 32, MAX_TOKENS};
-    double *reads = bs_calloc((size_t)N_KERNELS * N_SHAPES * 2 * ROUNDS, sizeof *reads);
+    static const int small[] = {1, 2, 4, 8}, batches[] = {32, MAX_TOKENS};
+    enum { N_SMALL = sizeof small / sizeof *small };
+    double *reads = bs_calloc((size_t)N_KERNELS * N_SHAPES * N_SMALL * 2 * ROUNDS, sizeof *reads);
     int n_reads = 0;
     json_t *decode = json_array(), *prefill = json_array();
     for (int p = KN_PRECISION_F32; reads && p <= KN_PRECISION_FAST; p++) {
@@ -222,8 +226,10 @@ static void measure_all(bench *b, const char *only, json_t *result)
             if (p == KN_PRECISION_FAST && kernels[k].format != KN_AFFINE) continue;
             if (only && !strstr(kernels[k].name, only)) continue;
             int n_shapes = k == 0 ? N_SHAPES : 1; /* all shapes for the kernel that matters most */
-            for (int s = 0; s < n_shapes; s++) measure_decode(b, k, s, reads, &n_reads, decode);
-            for (int i = 0; i < 3; i++) measure_prefill(b, k, batches[i], prefill);
+            for (int i = 0; i < N_SMALL; i++)
+                for (int s = 0; s < n_shapes; s++)
+                    measure_decode(b, k, s, small[i], reads, &n_reads, decode);
+            for (int i = 0; i < 2; i++) measure_prefill(b, k, batches[i], prefill);
         }
     }
     double read = n_reads ? median(reads, n_reads) * 1e-9 : 0;

@@ -225,11 +225,10 @@ INLINE __m512i products(__m512i sum, __m512i a, __m512i xa, __m512i b, __m512i x
 }
 
 /* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
-INLINE void row_sums(const uint8_t *codes, present there, int bits, const unpacker *u,
-                     const __m512i *xa, const __m512i *xb, __m512i *upper, __m512i *lower)
+INLINE void row_sums(__m512i a, __m512i b, int bits, const __m512i *xa, const __m512i *xb,
+                     __m512i *upper, __m512i *lower)
 {
-    __m512i a, b, zero = _mm512_setzero_si512();
-    unpack_chunk(codes, there, bits, u, &a, &b);
+    __m512i zero = _mm512_setzero_si512();
     __m512i h = _mm512_slli_epi32(products(zero, a, xa[0], b, xb[0]), 8);
     *upper = products(h, a, xa[1], b, xb[1]);
     if (bits <= KN_WHOLE_BITS) *upper = products(_mm512_slli_epi32(*upper, 4), a, xa[2], b, xb[2]);
@@ -255,7 +254,7 @@ INLINE void four_rows(const uint8_t *const *rows, int k, int n_chunks, int bytes
 {
     bool whole = bits <= KN_WHOLE_BITS;
     for (int c = 0; c < n_chunks; c++, x += X_CHUNK_BYTES) {
-        __m512i xa[3], xb[3], v[4], w[4];
+        __m512i xa[3], xb[3], v[4], w[4], a, b;
         present there = present_of(bytes - c * 16 * bits, bits);
         UNROLL for (int i = 0; i < 3; i++)
         {
@@ -265,7 +264,8 @@ INLINE void four_rows(const uint8_t *const *rows, int k, int n_chunks, int bytes
         UNROLL for (int i = 0; i < 4; i++)
         {
             const uint8_t *codes = rows[i] + (size_t)c * 16 * (size_t)bits;
-            row_sums(codes, there, bits, u, xa, xb, &v[i], &w[i]);
+            unpack_chunk(codes, there, bits, u, &a, &b);
+            row_sums(a, b, bits, xa, xb, &v[i], &w[i]);
         }
         out->upper[c][k] = sum_lanes(v[0], v[1], v[2], v[3]);
         if (!whole) out->lower[c][k] = sum_lanes(w[0], w[1], w[2], w[3]);

@@ -12,7 +12,7 @@
 #include "kernels/body_attention.h"
 #include "kernels/body_recurrence.h"
 
-/* Up to MATVEC_TOKENS vectors are multiplied one by one. */
+/* Up to MATVEC_TOKENS vectors are multiplied one by one in float32. */
 enum { TILE_TOKENS = 6, MATVEC_TOKENS = 2 };
 #include "kernels/dequant_avx512.h"
 
@@ -22,16 +22,20 @@ enum { TILE_TOKENS = 6, MATVEC_TOKENS = 2 };
 
 #include "kernels/integer_avx512.h"
 
+#include "kernels/small_avx512.h"
+
 #include "kernels/gemm_avx512.h"
 
 static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
                    int t0, int t1)
 {
     bool whole_lanes = w->format != KN_F8_BLOCK || w->cols % 16 == 0;
-    if (kn_is_integer_product(a, w) && t1 - t0 > MATVEC_TOKENS) {
-        gemm_integer(y, y_stride, w, a, row0, row1, t0, t1);
-    } else if (kn_is_integer_product(a, w)) {
+    if (kn_is_integer_product(a, w) && t1 - t0 == 1) {
         matvec_integer(y, y_stride, w, a, row0, row1, t0, t1);
+    } else if (kn_is_integer_product(a, w) && t1 - t0 <= SMALL_TOKENS) {
+        small_integer(y, y_stride, w, a, row0, row1, t0, t1);
+    } else if (kn_is_integer_product(a, w)) {
+        gemm_integer(y, y_stride, w, a, row0, row1, t0, t1);
     } else if (t1 - t0 <= MATVEC_TOKENS && whole_lanes) {
         for (int t = t0; t < t1; t++)
             matvec_f32(y + (size_t)t * y_stride, w, a->x + (size_t)t * a->stride, row0, row1);

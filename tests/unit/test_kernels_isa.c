@@ -68,12 +68,13 @@ static void vectors_of(kn_isa isa)
 static void products_of(kn_isa isa)
 {
     rng r = {12};
-    for (int round = 0; round < 6; round++)
+    for (int round = 0; round < 12; round++)
         for (int f = 0; f < N_FORMATS; f++) {
             int group = all_formats[f].group, rows = 1 + rng_below(&r, 70);
-            int n = round < 3 ? 1 + round : 1 + rng_below(&r, 70);
+            int n = round < 9 ? 1 + round : 1 + rng_below(&r, 70);
             int cols = group ? group * (1 + rng_below(&r, 1200 / group)) : 1 + rng_below(&r, 1200);
-            if (group && round == 0) rows = 17, cols = group * (9000 / group); /* several blocks */
+            if (group && round % 4 == 0)
+                rows = 17, cols = group * (9000 / group); /* several blocks */
             test_mat m = random_mat(&r, all_formats[f].format, all_formats[f].bits, group,
                                     all_formats[f].scale, rows, cols);
             size_t stride = (size_t)cols + 5, total = (size_t)rows * (size_t)n;

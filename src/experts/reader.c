@@ -170,6 +170,27 @@ void xp_reader_fail_at(xp_reader *reader, uint64_t nth, int error)
 
 /* --- for the backends ------------------------------------------------------------------------- */
 
+void xp_queue_push(xp_queue *queue, xp_job *job)
+{
+    job->next = NULL;
+    if (queue->last) queue->last->next = job;
+    else queue->first = job;
+    queue->last = job;
+}
+
+bool xp_queue_remove(xp_queue *queue, xp_job *job)
+{
+    xp_job *before = NULL;
+    for (xp_job *j = queue->first; j; before = j, j = j->next) {
+        if (j != job) continue;
+        if (before) before->next = j->next;
+        else queue->first = j->next;
+        if (queue->last == j) queue->last = before;
+        return true;
+    }
+    return false;
+}
+
 long xp_reader_inject(xp_reader *reader, long result)
 {
     if (!atomic_load_explicit(&reader->fail_nth, memory_order_relaxed)) return result;

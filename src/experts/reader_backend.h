@@ -11,6 +11,14 @@ typedef struct xp_file {
     _Atomic bool direct;
 } xp_file;
 
+/* Jobs that wait, in order. A backend has two: what was demanded goes before what was hinted. */
+typedef struct xp_queue {
+    xp_job *first, *last;
+} xp_queue;
+
+void xp_queue_push(xp_queue *queue, xp_job *job);
+bool xp_queue_remove(xp_queue *queue, xp_job *job); /* false: not in it */
+
 typedef struct xp_backend {
     void (*close)(void *self);
     void (*submit)(void *self, xp_job *job);

@@ -13,49 +13,24 @@
 
 enum { DEFAULT_THREADS = 4, MAX_THREADS = 64 };
 
-typedef struct queue {
-    xp_job *first, *last;
-} queue;
-
 typedef struct pread_pool {
     xp_reader *reader;
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    queue demand, hints;
+    xp_queue demand, hints;
     bool stop;
     int n_threads;
     pthread_t threads[MAX_THREADS];
 } pread_pool;
 
-static void push(queue *q, xp_job *job)
-{
-    job->next = NULL;
-    if (q->last) q->last->next = job;
-    else q->first = job;
-    q->last = job;
-}
-
-static bool take_out(queue *q, xp_job *job)
-{
-    xp_job *before = NULL;
-    for (xp_job *j = q->first; j; before = j, j = j->next) {
-        if (j != job) continue;
-        if (before) before->next = j->next;
-        else q->first = j->next;
-        if (q->last == j) q->last = before;
-        return true;
-    }
-    return false;
-}
-
 /* The next read to start, or NULL. */
 static xp_job *next_read(pread_pool *p, int *index)
 {
-    queue *q = p->demand.first ? &p->demand : &p->hints;
+    xp_queue *q = p->demand.first ? &p->demand : &p->hints;
     xp_job *job = q->first;
     if (!job) return NULL;
     *index = job->started++;
-    if (job->started == job->n_reads) take_out(q, job);
+    if (job->started == job->n_reads) xp_queue_remove(q, job);
     return job;
 }
 
@@ -118,7 +93,7 @@ static void pool_submit(void *self, xp_job *job)
 {
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
-    push(job->hint ? &p->hints : &p->demand, job);
+    xp_queue_push(job->hint ? &p->hints : &p->demand, job);
     if (job->n_reads > 1) pthread_cond_broadcast(&p->work);
     else pthread_cond_signal(&p->work);
     pthread_mutex_unlock(&p->lock);
@@ -128,7 +103,8 @@ static bool pool_cancel(void *self, xp_job *job)
 {
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
-    bool taken = !job->started && (take_out(&p->hints, job) || take_out(&p->demand, job));
+    bool taken =
+        !job->started && (xp_queue_remove(&p->hints, job) || xp_queue_remove(&p->demand, job));
     if (taken) {
         atomic_store(&job->state, XP_JOB_FREE);
     }
@@ -140,7 +116,7 @@ static void pool_promote(void *self, xp_job *job)
 {
     pread_pool *p = self;
     pthread_mutex_lock(&p->lock);
-    if (take_out(&p->hints, job)) push(&p->demand, job);
+    if (xp_queue_remove(&p->hints, job)) xp_queue_push(&p->demand, job);
     pthread_mutex_unlock(&p->lock);
 }
 

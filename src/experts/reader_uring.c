@@ -25,41 +25,16 @@
 
 enum { ENTRIES = 256, DEFAULT_DEPTH = 64 };
 
-typedef struct queue {
-    xp_job *first, *last;
-} queue;
-
 typedef struct ring {
     xp_reader *reader;
     struct io_uring uring;
-    queue demand, hints;
+    xp_queue demand, hints;
     int depth;
     int flying, flying_hints; /* reads in the kernel */
     int active;               /* jobs not finished */
 } ring;
 
 _Static_assert(XP_MAX_READS < 16, "a read's index must fit into the low bits of its job's address");
-
-static void push(queue *q, xp_job *job)
-{
-    job->next = NULL;
-    if (q->last) q->last->next = job;
-    else q->first = job;
-    q->last = job;
-}
-
-static bool take_out(queue *q, xp_job *job)
-{
-    xp_job *before = NULL;
-    for (xp_job *j = q->first; j; before = j, j = j->next) {
-        if (j != job) continue;
-        if (before) before->next = j->next;
-        else q->first = j->next;
-        if (q->last == j) q->last = before;
-        return true;
-    }
-    return false;
-}
 
 /* Hand one read to the kernel; false when there is no room. */
 static bool start_read(ring *r, xp_job *job, int index)
@@ -78,11 +53,11 @@ static void start_queued(ring *r)
 {
     while (r->flying < r->depth) {
         bool demand = r->demand.first != NULL;
-        queue *q = demand ? &r->demand : &r->hints;
+        xp_queue *q = demand ? &r->demand : &r->hints;
         xp_job *job = q->first;
         if (!job || (!demand && r->flying > r->flying_hints)) break;
         if (!start_read(r, job, job->started)) break;
-        if (++job->started == job->n_reads) take_out(q, job);
+        if (++job->started == job->n_reads) xp_queue_remove(q, job);
     }
     if (io_uring_sq_ready(&r->uring)) io_uring_submit(&r->uring);
 }
@@ -129,14 +104,15 @@ static void ring_poll(void *self)
 static void ring_submit(void *self, xp_job *job)
 {
     ring *r = self;
-    push(job->hint ? &r->hints : &r->demand, job);
+    xp_queue_push(job->hint ? &r->hints : &r->demand, job);
     r->active++;
 }
 
 static bool ring_cancel(void *self, xp_job *job)
 {
     ring *r = self;
-    if (job->started || !(take_out(&r->hints, job) || take_out(&r->demand, job))) return false;
+    if (job->started || !(xp_queue_remove(&r->hints, job) || xp_queue_remove(&r->demand, job)))
+        return false;
     r->active--;
     atomic_store(&job->state, XP_JOB_FREE);
     return true;
@@ -145,8 +121,8 @@ static bool ring_cancel(void *self, xp_job *job)
 static void ring_promote(void *self, xp_job *job)
 {
     ring *r = self;
-    if (!take_out(&r->hints, job)) return;
-    push(&r->demand, job);
+    if (!xp_queue_remove(&r->hints, job)) return;
+    xp_queue_push(&r->demand, job);
     start_queued(r);
 }
 
@@ -176,7 +152,7 @@ static void ring_wait_any(void *self, xp_job *const *jobs, int n)
 static void ring_close(void *self)
 {
     ring *r = self;
-    r->demand = r->hints = (queue){0};
+    r->demand = r->hints = (xp_queue){0};
     while (r->flying) {
         struct io_uring_cqe *cqe;
         if (io_uring_wait_cqe(&r->uring, &cqe)) continue;

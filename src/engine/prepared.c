@@ -37,12 +37,14 @@ static fm_status find_pack(en_engine *e, fm_error *err)
     return e->notes.failed ? fm_fail_nomem(err, "opening a model") : FM_OK;
 }
 
+/* The rates are those of the disk that experts will be read from. */
 fm_status en_find_prepared(en_engine *e, fm_error *err)
 {
-    xp_tuning tuned;
-    xp_tuning_load(model_path(e), &tuned);
-    e->tuning = tuned;
-    e->disk_rate = tuned.disk_bytes_s;
-    e->memory_rate = tuned.memory_bytes_s;
-    return find_pack(e, err);
+    fm_status status = find_pack(e, err);
+    if (status) return status;
+    const char *pack = e->options.pack_dir;
+    xp_tuning_load(pack && *pack ? pack : model_path(e), &e->tuning);
+    e->disk_rate = e->tuning.disk_bytes_s;
+    e->memory_rate = e->tuning.memory_bytes_s;
+    return FM_OK;
 }

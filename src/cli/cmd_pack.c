@@ -127,6 +127,10 @@ int cmd_pack(int argc, char **argv)
         fprintf(stderr, "flash-moe pack: --group-size and --dry-run go with --bits\n");
         return 2;
     }
+    if (cli_has(&args, "verify") && cli_has(&args, "bits")) {
+        fprintf(stderr, "flash-moe pack: --verify and --bits do not go together\n");
+        return 2;
+    }
     fm_error err;
     cli_model found;
     fm_status status = cli_resolve_model(cli_model_name(&args), 0, &found, &err);

@@ -11,6 +11,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -42,6 +43,19 @@ static bool is_empty(const char *folder)
     return empty;
 }
 
+/* Of the files in a folder; 0: there is none. */
+static uint64_t bytes_below(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    uint64_t sum = 0;
+    struct stat st;
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (!fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode))
+            sum += (uint64_t)st.st_size;
+    if (dir) closedir(dir);
+    return sum;
+}
+
 /* A new folder, or one that was begun with the same source and codes. */
 static fm_status begin(const cli_quantise *q, const char *note, fm_error *err)
 {
@@ -67,25 +81,26 @@ static fm_status begin(const cli_quantise *q, const char *note, fm_error *err)
     return status;
 }
 
-static fm_status check_space(const cli_quantise *q, fm_error *err)
+/* Before anything is written: what an interrupted run of the same left is taken off the need. */
+static fm_status check_space(const cli_quantise *q, const char *store, fm_error *err)
 {
     uint64_t now, then;
     struct statvfs disk;
     fm_status status = cli_quantise_sizes(q, &now, &then, err);
     if (status || statvfs(q->to, &disk)) return status;
     uint64_t need = then + md_describe(q->model)->resident_bytes;
-    uint64_t left = (uint64_t)disk.f_bavail * disk.f_frsize;
-    if (left >= need || !is_empty(q->to)) return FM_OK;
-    return fm_fail(err, FM_E_IO, "%s: %.1f GB are needed, %.1f GB are free", q->to,
+    uint64_t left = (uint64_t)disk.f_bavail * disk.f_frsize + bytes_below(store);
+    if (left >= need) return FM_OK;
+    return fm_fail(err, FM_E_IO, "%s: %.2f GB are needed, %.2f GB are free", q->to,
                    (double)need * 1e-9, (double)left * 1e-9);
 }
 
 /* --- copying ---------------------------------------------------------------------------------- */
 
+/* The index counts too: it would name shards that are not there. */
 static bool is_weights(const char *name)
 {
-    return strstr(name, ".safetensors") !=
-           NULL; /* the index too: it would name shards that are not there */
+    return strstr(name, ".safetensors") != NULL;
 }
 
 static fm_status copy_small(const cli_quantise *q, const char *name, fm_error *err)
@@ -135,12 +150,10 @@ static fm_status copy_resident(const cli_quantise *q, fm_error *err)
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
-static fm_status quantise_experts(const cli_quantise *q, fm_error *err)
+static fm_status quantise_experts(const cli_quantise *q, const char *store, fm_error *err)
 {
-    char *store = bs_path_join(q->to, XP_PACK_NAME);
     bs_pool *pool = NULL;
-    fm_status status = store ? FM_OK : fm_fail_nomem(err, q->to);
-    if (!status) status = bs_pool_create(bs_default_threads(), &pool, err);
+    fm_status status = bs_pool_create(bs_default_threads(), &pool, err);
     cli_progress p;
     cli_progress_begin(&p, "quantising");
     if (!status)
@@ -148,19 +161,19 @@ static fm_status quantise_experts(const cli_quantise *q, fm_error *err)
                                    cli_progress_show, &p, err);
     cli_progress_end(&p);
     bs_pool_destroy(pool);
-    bs_free(store);
     return status;
 }
 
 fm_status cli_quantise_model(const cli_quantise *q, fm_error *err)
 {
-    char *note = bs_path_join(q->to, UNFINISHED);
-    fm_status status = note ? begin(q, note, err) : fm_fail_nomem(err, q->to);
-    if (!status) status = check_space(q, err);
+    char *note = bs_path_join(q->to, UNFINISHED), *store = bs_path_join(q->to, XP_PACK_NAME);
+    fm_status status = note && store ? begin(q, note, err) : fm_fail_nomem(err, q->to);
+    if (!status) status = check_space(q, store, err);
     if (!status) status = copy_resident(q, err);
-    if (!status) status = quantise_experts(q, err);
+    if (!status) status = quantise_experts(q, store, err);
     if (!status) status = copy_small_files(q, err); /* last: config.json makes it a model */
     if (!status && unlink(note)) status = fm_fail_errno(err, errno, "%s: cannot remove", note);
     bs_free(note);
+    bs_free(store);
     return status;
 }

@@ -122,6 +122,20 @@ def interrupted(folder):
     check_codes(folder, 2, 64)
 
 
+def small_disk(folder):
+    """Too little room is said with both numbers, before experts are written."""
+    os.mkdir(folder)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], capture_output=True).returncode:
+        print("a small disk: not tried, mounting is not allowed here")
+        return
+    try:
+        r = run("pack", MODEL, "--bits", "4", "-o", os.path.join(folder, "q4"), ok=False)
+        assert "are needed" in r.stderr and "are free" in r.stderr, r.stderr
+        assert not os.path.exists(os.path.join(folder, "q4/flash-moe.pack")), "began all the same"
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
 def main():
     work = tempfile.mkdtemp()
     try:
@@ -148,6 +162,8 @@ def main():
         run("pack", MODEL, "--bits", "2", ok=False)
         run("pack", MODEL, "--bits", "7", "-o", os.path.join(work, "q7"), ok=False)
         run("pack", MODEL, "--dry-run", ok=False)
+        assert run("pack", MODEL, "--bits", "2", "--verify", ok=False).returncode == 2
+        small_disk(os.path.join(work, "small"))
     finally:
         shutil.rmtree(work)
 

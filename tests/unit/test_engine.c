@@ -488,6 +488,20 @@ static void tight(en_options *o)
     o->memory = 1 << 20;
 }
 
+/* The slower of memory and disk, each at its rate, bounds decoding. */
+static void the_bound_is_the_slower_of_two(void **state)
+{
+    (void)state;
+    en_stats s = {.decode_tok_s = 4, .memory_bytes_per_token = 1e9, .disk_bytes_per_token = 1e8};
+    en_reckon_bound(&s, 1e9, 5e9); /* 0.1 s from disk, 0.2 s from memory */
+    assert_float_equal(s.bound_tok_s, 5, 1e-9);
+    assert_float_equal(s.bound_fraction, 0.8, 1e-9);
+    en_reckon_bound(&s, 4e8, 5e9); /* 0.25 s from disk */
+    assert_float_equal(s.bound_tok_s, 4, 1e-9);
+    en_reckon_bound(&s, 0, 0);
+    assert_float_equal(s.bound_fraction, 0, 0);
+}
+
 static void a_budget_below_the_floor_names_it(void **state)
 {
     (void)state;
@@ -539,6 +553,7 @@ int main(void)
         cmocka_unit_test(stop_strings_are_held_back),
         cmocka_unit_test(ends_and_limits),
         cmocka_unit_test(masks_and_logprobs),
+        cmocka_unit_test(the_bound_is_the_slower_of_two),
         cmocka_unit_test(a_budget_below_the_floor_names_it),
         cmocka_unit_test(out_of_memory_anywhere),
     };

@@ -100,6 +100,29 @@ static void right_bytes(void **state)
     }
 }
 
+/* Hints are wanted after a step that read, and not while nothing is missing. */
+static void hints_rest_while_nothing_is_missing(void **state)
+{
+    const world *w = *state;
+    xp_options o = with_capacity(99);
+    o.prefetch = 2;
+    o.prefetch_may_stop = true;
+    xp_cache *c;
+    fm_error err;
+    int experts[1] = {0};
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_OK);
+    for (int step = 0; step < 3; step++) { /* the first one reads */
+        xp_begin_step(c, 1, false);
+        assert_int_equal(xp_wants_hints(c), step == 1);
+        assert_int_equal(use(c, w, 0, experts, 1, &err), FM_OK);
+    }
+    experts[0] = 1;
+    assert_int_equal(use(c, w, 0, experts, 1, &err), FM_OK);
+    xp_begin_step(c, 1, false);
+    assert_true(xp_wants_hints(c));
+    xp_close(c);
+}
+
 static void waves_hold_at_most_max_held(void **state)
 {
     const world *w = *state;
@@ -274,6 +297,7 @@ static void policy_keys(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(hints_rest_while_nothing_is_missing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(right_bytes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waves_hold_at_most_max_held, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_requests, set_up, tear_down),

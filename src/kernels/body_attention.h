@@ -189,39 +189,60 @@ static void block_values(float *out, size_t out_stride, float s[][KN_ATT_BLOCK],
     }
 }
 
+/* What a head has seen so far: the highest score, and the sum of exp(score - max). */
+typedef struct softmax_state {
+    float max, sum;
+} softmax_state;
+
+static void start_softmax(softmax_state *soft, float *out, const kn_attention *a, const float *sink)
+{
+    *soft = (softmax_state){sink ? *sink : -INFINITY, sink ? 1.0f : 0.0f};
+    memset(out, 0, (size_t)a->v_dim * sizeof *out);
+}
+
+/* Turns n scores into weights; scales `out` down where they raise the maximum. */
+static void weigh_block(softmax_state *soft, float *scores, int n, float *out,
+                        const kn_attention *a)
+{
+    float top = highest(scores, n);
+    if (top > soft->max) {
+        float shrink = exp_one(soft->max - top);
+        soft->max = top;
+        soft->sum *= shrink;
+        scale(out, shrink, a->v_dim);
+    }
+    soft->sum += exp_below(scores, n, soft->max);
+}
+
+#include "kernels/body_attention_i8.h"
+
 static void attend_some(float *out, size_t out_stride, const float *q, size_t q_stride, int n,
                         const kn_attention *a, const float *sink)
 {
-    float max[ATT_HEADS], sum[ATT_HEADS];
+    softmax_state soft[ATT_HEADS];
     _Alignas(64) float s[ATT_HEADS][KN_ATT_BLOCK];
-    for (int h = 0; h < n; h++) {
-        max[h] = sink ? sink[h] : -INFINITY;
-        sum[h] = sink ? 1.0f : 0.0f;
-        memset(out + (size_t)h * out_stride, 0, (size_t)a->v_dim * sizeof *out);
-    }
+    for (int h = 0; h < n; h++)
+        start_softmax(&soft[h], out + (size_t)h * out_stride, a, sink ? sink + h : NULL);
     for (int base = a->begin - a->begin % KN_ATT_BLOCK; base < a->end; base += KN_ATT_BLOCK) {
         int lo = base > a->begin ? base : a->begin;
         int hi = base + KN_ATT_BLOCK < a->end ? base + KN_ATT_BLOCK : a->end;
         block_scores(s, q, q_stride, n, a, base, lo, hi);
-        for (int h = 0; h < n; h++) {
-            float top = highest(s[h], KN_ATT_BLOCK);
-            if (top > max[h]) {
-                float shrink = exp_one(max[h] - top);
-                max[h] = top;
-                sum[h] *= shrink;
-                scale(out + (size_t)h * out_stride, shrink, a->v_dim);
-            }
-            sum[h] += exp_below(s[h], KN_ATT_BLOCK, max[h]);
-        }
+        for (int h = 0; h < n; h++)
+            weigh_block(&soft[h], s[h], KN_ATT_BLOCK, out + (size_t)h * out_stride, a);
         block_values(out, out_stride, s, n, a, base, lo, hi);
     }
-    for (int h = 0; h < n; h++) scale(out + (size_t)h * out_stride, 1.0f / sum[h], a->v_dim);
+    for (int h = 0; h < n; h++) scale(out + (size_t)h * out_stride, 1.0f / soft[h].sum, a->v_dim);
 }
 
 static void attend_group(float *out, size_t out_stride, const float *q, size_t q_stride, int n,
                          const kn_attention *a)
 {
-    for (int h = 0; h < n; h += ATT_HEADS)
-        attend_some(out + (size_t)h * out_stride, out_stride, q + (size_t)h * q_stride, q_stride,
-                    n - h < ATT_HEADS ? n - h : ATT_HEADS, a, a->sink ? a->sink + h : NULL);
+    for (int h = 0; h < n; h += ATT_HEADS) {
+        int some = n - h < ATT_HEADS ? n - h : ATT_HEADS;
+        const float *sink = a->sink ? a->sink + h : NULL;
+        float *o = out + (size_t)h * out_stride;
+        if (a->type == KN_KV_I8)
+            attend_some_i8(o, out_stride, q + (size_t)h * q_stride, q_stride, some, a, sink);
+        else attend_some(o, out_stride, q + (size_t)h * q_stride, q_stride, some, a, sink);
+    }
 }

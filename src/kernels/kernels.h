@@ -150,10 +150,11 @@ void kn_kv_store(kn_isa isa, kn_kv_type type, void *dst, const float *src, int d
 void kn_kv_load(kn_isa isa, kn_kv_type type, float *dst, const void *src, int dim);
 
 /* One query of one head over cached positions [begin, end): out[v_dim] = softmax(scale * q.k +
- * sink?) v, online softmax in blocks cut at ABSOLUTE positions (multiples of KN_ATT_BLOCK), so the
- * bits depend on the positions alone. Rows are `k_stride` / `v_stride` bytes apart, row 0 is
- * position 0. sink: an extra logit that takes part in the denominator only (NULL: none).
- * MLA passes the latent as both k and v. k_dim may exceed v_dim; both at most KN_ATT_MAX_DIM. */
+ * sink?) v, online softmax in blocks cut at ABSOLUTE positions (multiples of KN_ATT_BLOCK; of twice
+ * as many over KN_KV_I8, whose products are of integers), so the bits depend on the positions
+ * alone. Rows are `k_stride` / `v_stride` bytes apart, row 0 is position 0. sink: an extra logit
+ * that takes part in the denominator only (NULL: none). MLA passes the latent as both k and v.
+ * k_dim may exceed v_dim; both at most KN_ATT_MAX_DIM. */
 enum { KN_ATT_BLOCK = 64, KN_ATT_MAX_DIM = 1024 };
 typedef struct kn_attention {
     kn_kv_type type;

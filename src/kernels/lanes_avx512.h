@@ -150,28 +150,34 @@ static inline float v_sum(v16 a)
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
-/* Sixteen times v_sum, side by side: each step adds the halves of two times as many sums. */
-static inline v16 v_sum_sixteen(const v16 *a)
-{
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512 b[8], c[4];
-    __m512d d[4], e[2];
-    UNROLL for (int i = 0; i < 8; i++) b[i] =
-        _mm512_add_ps(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x44),
-                      _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xee));
-    UNROLL for (int i = 0; i < 4; i++)
-    {
-        c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
-                             _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
-        d[i] = _mm512_castps_pd(c[i]);
+/* Sixteen times the tree of v_sum or v_highest, side by side: each step joins the halves of two
+ * times as many vectors. */
+#define KN_SIXTEEN_TREES(name, join)                                                               \
+    static inline v16 name(const v16 *a)                                                           \
+    {                                                                                              \
+        const __m512i order =                                                                      \
+            _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);               \
+        __m512 b[8], c[4];                                                                         \
+        __m512d d[4], e[2];                                                                        \
+        UNROLL for (int i = 0; i < 8; i++) b[i] =                                                  \
+            join(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x44),                               \
+                 _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xee));                              \
+        UNROLL for (int i = 0; i < 4; i++)                                                         \
+        {                                                                                          \
+            c[i] = join(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),                        \
+                        _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));                       \
+            d[i] = _mm512_castps_pd(c[i]);                                                         \
+        }                                                                                          \
+        UNROLL for (int i = 0; i < 2; i++) e[i] =                                                  \
+            _mm512_castps_pd(join(_mm512_castpd_ps(_mm512_unpacklo_pd(d[2 * i], d[2 * i + 1])),    \
+                                  _mm512_castpd_ps(_mm512_unpackhi_pd(d[2 * i], d[2 * i + 1]))));  \
+        __m512 x = _mm512_castpd_ps(e[0]), y = _mm512_castpd_ps(e[1]);                             \
+        __m512 f = join(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd));             \
+        return _mm512_permutexvar_ps(order, f);                                                    \
     }
-    UNROLL for (int i = 0; i < 2; i++) e[i] = _mm512_castps_pd(
-        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(d[2 * i], d[2 * i + 1])),
-                      _mm512_castpd_ps(_mm512_unpackhi_pd(d[2 * i], d[2 * i + 1]))));
-    __m512 x = _mm512_castpd_ps(e[0]), y = _mm512_castpd_ps(e[1]);
-    __m512 f = _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd));
-    return _mm512_permutexvar_ps(order, f);
-}
+KN_SIXTEEN_TREES(v_sum_sixteen, _mm512_add_ps)
+KN_SIXTEEN_TREES(v_highest_sixteen, _mm512_max_ps)
+#undef KN_SIXTEEN_TREES
 
 /* out[i] = v_sum(a[i]) */
 static inline void v_sums(float *out, const v16 *a, int n)
@@ -187,6 +193,80 @@ static inline float v_highest(v16 a)
     __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}
+
+/* out[i] = v_highest(a[i]) */
+static inline void v_highests(float *out, const v16 *a, int n)
+{
+    int i = 0;
+    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, v_highest_sixteen(a + i));
+    for (; i < n; i++) out[i] = v_highest(a[i]);
+}
+
+typedef __m512i pairs, sums;
+
+static inline sums i_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+
+static inline sums i_dot(sums sum, pairs a, const int16_t *two)
+{
+    int32_t both;
+    memcpy(&both, two, sizeof both);
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(_mm512_set1_epi32(both)));
+    return sum;
+}
+
+static inline v16 v_from_sums(sums a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+
+/* Rows r and r + 4, 32 bytes of each. */
+static inline __m512i i_two_rows(const char *r, size_t stride)
+{
+    __m256i a = _mm256_loadu_si256((const void *)r);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(a),
+                              _mm256_loadu_si256((const void *)(r + 4 * stride)), 1);
+}
+
+/* Lane group g of a[j] is row 4 g + j, sixteen bytes: four by four, 32-bit words are turned. */
+static inline void i_turn_words(pairs *out, const __m512i *a)
+{
+    __m512i ab = _mm512_unpacklo_epi32(a[0], a[1]), cd = _mm512_unpacklo_epi32(a[2], a[3]);
+    __m512i ef = _mm512_unpackhi_epi32(a[0], a[1]), gh = _mm512_unpackhi_epi32(a[2], a[3]);
+    __m512i word[4] = {_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd),
+                       _mm512_unpacklo_epi64(ef, gh), _mm512_unpackhi_epi64(ef, gh)};
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        out[2 * i] = _mm512_srai_epi16(_mm512_slli_epi16(word[i], 8), 8);
+        out[2 * i + 1] = _mm512_srai_epi16(word[i], 8);
+    }
+}
+
+static inline void i_turn(pairs *out, const void *rows, size_t stride)
+{
+    __m512i lo[4], hi[4];
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        const char *r = (const char *)rows + (size_t)j * stride;
+        __m512i a = i_two_rows(r, stride), b = i_two_rows(r + 8 * stride, stride);
+        lo[j] = _mm512_shuffle_i32x4(a, b, 0x88);
+        hi[j] = _mm512_shuffle_i32x4(a, b, 0xdd);
+    }
+    i_turn_words(out, lo);
+    i_turn_words(out + 8, hi);
+}
+
+static inline void i_pair(pairs *out, const void *a, const void *b)
+{
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    __m512i x = _mm512_cvtepi8_epi16(_mm256_loadu_si256(a));
+    __m512i y = _mm512_cvtepi8_epi16(_mm256_loadu_si256(b));
+    out[0] = _mm512_permutex2var_epi16(x, low, y);
+    out[1] = _mm512_permutex2var_epi16(x, _mm512_add_epi16(low, _mm512_set1_epi16(16)), y);
 }
 
 typedef __m512 vn;

@@ -204,6 +204,77 @@ static inline float v_highest(v16 a)
     return f[0];
 }
 
+/* out[i] = v_highest(a[i]) */
+static inline void v_highests(float *out, const v16 *a, int n)
+{
+    for (int i = 0; i < n; i++) out[i] = v_highest(a[i]);
+}
+
+typedef struct pairs {
+    int16x8_t first[2], second[2];
+} pairs;
+
+typedef struct sums {
+    int32x4_t q[4];
+} sums;
+
+static inline sums i_zero(void)
+{
+    sums r;
+    KN_EACH_QUARTER r.q[i] = vdupq_n_s32(0);
+    return r;
+}
+
+static inline sums i_dot(sums sum, pairs a, const int16_t *two)
+{
+    for (int i = 0; i < 2; i++) {
+        sum.q[2 * i] = vmlal_n_s16(sum.q[2 * i], vget_low_s16(a.first[i]), two[0]);
+        sum.q[2 * i] = vmlal_n_s16(sum.q[2 * i], vget_low_s16(a.second[i]), two[1]);
+        sum.q[2 * i + 1] = vmlal_high_n_s16(sum.q[2 * i + 1], a.first[i], two[0]);
+        sum.q[2 * i + 1] = vmlal_high_n_s16(sum.q[2 * i + 1], a.second[i], two[1]);
+    }
+    return sum;
+}
+
+static inline v16 v_from_sums(sums a)
+{
+    v16 r;
+    KN_EACH_QUARTER r.q[i] = vcvtq_f32_s32(a.q[i]);
+    return r;
+}
+
+static inline pairs i_pair_bytes(int8x16_t a, int8x16_t b)
+{
+    return (pairs){{vmovl_s8(vget_low_s8(a)), vmovl_high_s8(a)},
+                   {vmovl_s8(vget_low_s8(b)), vmovl_high_s8(b)}};
+}
+
+/* Four times zipping rows r and r + 8 turns sixteen rows of sixteen bytes. */
+static inline void i_turn(pairs *out, const void *rows, size_t stride)
+{
+    for (int half = 0; half < 2; half++, out += 8) {
+        int8x16_t a[16], b[16];
+        for (int r = 0; r < 16; r++)
+            a[r] = vld1q_s8((const int8_t *)rows + (size_t)r * stride + 16 * half);
+        for (int round = 0; round < 4; round++) {
+            for (int r = 0; r < 8; r++) {
+                b[2 * r] = vzip1q_s8(a[r], a[r + 8]);
+                b[2 * r + 1] = vzip2q_s8(a[r], a[r + 8]);
+            }
+            memcpy(a, b, sizeof a);
+        }
+        for (int i = 0; i < 8; i++)
+            out[i] = i_pair_bytes(a[i / 2 * 4 + i % 2], a[i / 2 * 4 + i % 2 + 2]);
+    }
+}
+
+static inline void i_pair(pairs *out, const void *a, const void *b)
+{
+    for (int i = 0; i < 2; i++)
+        out[i] = i_pair_bytes(vld1q_s8((const int8_t *)a + 16 * i),
+                              vld1q_s8((const int8_t *)b + 16 * i));
+}
+
 typedef float32x4_t vn;
 enum { VN_LANES = 4 };
 

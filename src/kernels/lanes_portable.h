@@ -157,10 +157,14 @@ static inline void v_store_f16(void *p, v16 a)
     }
 }
 
-/* Integral values in [-32768, 32767] as 16-bit integers. */
+/* To the nearest 16-bit integer, ties to even; anything for values outside of them. */
 static inline void v_store_i16(int16_t *p, v16 a)
 {
-    KN_EACH_LANE p[l] = (int16_t)a.f[l];
+    KN_EACH_LANE
+    {
+        float x = rintf(a.f[l]);
+        p[l] = (int16_t)(x >= -32768 && x <= 32767 ? x : 0);
+    }
 }
 
 /* The lanes as a tree: l and l+8, l+4, l+2, l+1. */
@@ -184,9 +188,65 @@ static inline float v_highest(v16 a)
     return a.f[0];
 }
 
+/* out[i] = v_highest(a[i]) */
+static inline void v_highests(float *out, const v16 *a, int n)
+{
+    for (int i = 0; i < n; i++) out[i] = v_highest(a[i]);
+}
+
 static inline float v_first(v16 a)
 {
     return a.f[0];
+}
+
+/* Integers: sixteen lanes of two 16-bit codes each, and sixteen 32-bit sums. How a `pairs` keeps
+ * its codes is the header's own business. */
+typedef struct pairs {
+    int16_t first[16], second[16];
+} pairs;
+
+typedef struct sums {
+    int32_t i[16];
+} sums;
+
+static inline sums i_zero(void)
+{
+    return (sums){{0}};
+}
+
+/* sum + the two codes of each lane times two[0] and two[1]. */
+static inline sums i_dot(sums sum, pairs a, const int16_t *two)
+{
+    KN_EACH_LANE sum.i[l] += a.first[l] * two[0] + a.second[l] * two[1];
+    return sum;
+}
+
+static inline v16 v_from_sums(sums a)
+{
+    v16 r;
+    KN_EACH_LANE r.f[l] = (float)a.i[l];
+    return r;
+}
+
+/* Sixteen rows of 32 signed bytes, one row a lane. Of each four bytes, 0 and 2 are one pair and 1
+ * and 3 the next. */
+static inline void i_turn(pairs *out, const void *rows, size_t stride)
+{
+    for (int i = 0; i < 16; i++) KN_EACH_LANE
+        {
+            const int8_t *code = (const int8_t *)rows + (size_t)l * stride + i / 2 * 4 + i % 2;
+            out[i].first[l] = code[0], out[i].second[l] = code[2];
+        }
+}
+
+/* Two rows of 32 signed bytes: lanes 0 to 15 in out[0], 16 to 31 in out[1]. */
+static inline void i_pair(pairs *out, const void *a, const void *b)
+{
+    for (int i = 0; i < 2; i++) KN_EACH_LANE
+        {
+            out[i].first[l] = ((const int8_t *)a)[16 * i + l];
+            out[i].second[l] = ((const int8_t *)b)[16 * i + l];
+        }
 }
 
 /* The native register and its multiply-add, for blocked loops that keep many sums. */

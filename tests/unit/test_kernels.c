@@ -239,6 +239,32 @@ static void attention(void **state)
     }
 }
 
+/* Attention over eight bits in integers, against float32 over the numbers that they stand for. */
+static void attention_of_codes(void **state)
+{
+    (void)state;
+    rng r = {13};
+    for (int round = 0; round < 40; round++) {
+        int dim = 1 + rng_below(&r, 150), end = 1 + rng_below(&r, 400), begin = rng_below(&r, end);
+        size_t bytes = kn_kv_bytes(KN_KV_I8, dim), row = (size_t)dim * sizeof(float);
+        char *codes = malloc(2 * bytes * (size_t)end);
+        float *x = random_floats(&r, (size_t)(2 * dim * end)), *q = random_floats(&r, (size_t)dim);
+        float got[150], want[150];
+        for (int p = 0; p < 2 * end; p++) {
+            kn_kv_store(P, KN_KV_I8, codes + bytes * (size_t)p, x + p * dim, dim);
+            kn_kv_load(P, KN_KV_I8, x + p * dim, codes + bytes * (size_t)p, dim);
+        }
+        kn_attention a = {
+            KN_KV_I8, codes, codes + bytes * (size_t)end, bytes, bytes, dim, dim, begin, end,
+            0.02f,    NULL};
+        kn_attention b = {KN_KV_F32, x, x + dim * end, row, row, dim, dim, begin, end, 0.02f, NULL};
+        kn_attend(P, got, q, &a);
+        kn_attend(P, want, q, &b);
+        for (int i = 0; i < dim; i++) near(got[i], want[i], 2e-3, "attention over codes");
+        free(codes), free(x), free(q);
+    }
+}
+
 static void cache_types(void **state)
 {
     (void)state;
@@ -310,8 +336,8 @@ int main(void)
         cmocka_unit_test(quantised_rows), cmocka_unit_test(exponentials),
         cmocka_unit_test(products),       cmocka_unit_test(norms_and_softmax),
         cmocka_unit_test(rope),           cmocka_unit_test(top_k),
-        cmocka_unit_test(attention),      cmocka_unit_test(cache_types),
-        cmocka_unit_test(recurrences),
+        cmocka_unit_test(attention),      cmocka_unit_test(attention_of_codes),
+        cmocka_unit_test(cache_types),    cmocka_unit_test(recurrences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

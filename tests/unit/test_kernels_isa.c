@@ -119,7 +119,7 @@ static void attention_of(kn_isa isa)
     for (int round = 0; round < 60; round++) {
         int n = 1 + rng_below(&r, 20),
             kd = round % 4 ? 8 * (1 + rng_below(&r, 32)) : 1 + rng_below(&r, 99);
-        int vd = round % 3 ? kd : 1 + rng_below(&r, kd), end = 1 + rng_below(&r, 200);
+        int vd = round % 3 ? kd : 1 + rng_below(&r, kd), end = 1 + rng_below(&r, 300);
         kn_kv_type type = (kn_kv_type)(round % 3);
         size_t ks = kn_kv_bytes(type, kd), vs = kn_kv_bytes(type, vd), count = (size_t)(n * vd);
         char *k = malloc(ks * (size_t)end), *v = malloc(vs * (size_t)end);

@@ -84,6 +84,7 @@ $(SHARED): $(CORE_OBJ) src/engine/exports.map
 # One file an instruction set, each with its own flags; dispatch happens at run time.
 ifeq ($(shell $(CC) -dumpmachine | cut -d- -f1),x86_64)
 %_avx2.o:   ISA := -mavx2 -mfma -mf16c -mbmi2
+%_avx2vnni.o: ISA := -mavx2 -mfma -mf16c -mbmi2 -mavxvnni
 %_avx512.o: ISA := -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
                    -mavx512vbmi -mprefer-vector-width=512
 endif

@@ -16,19 +16,24 @@ static dequant_plan dequant_plan_of(const kn_mat *m)
     return fp4 ? (dequant_plan){FP4, 4} : (dequant_plan){FP8, 8};
 }
 
+/* The n <= 4 bytes at p. Several small copies into one integer would wait in memory for each other:
+ * what is read there must have been written at once. */
+static inline uint64_t few_bytes(const uint8_t *p, int n)
+{
+    uint32_t v;
+    if (n == 1) return *p;
+    if (n == 2) return kn_read16(p);
+    if (n == 3) return kn_read16(p) | (uint64_t)p[2] << 16;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
 /* Eight codes of `bits` bits, a byte each. Reads exactly `bits` bytes. */
 static inline uint64_t eight_codes(const uint8_t *p, int bits)
 {
-    uint64_t v = 0;
-    switch (bits) { /* constant sizes: no calls */
-    case 2: memcpy(&v, p, 2); break;
-    case 3: memcpy(&v, p, 3); break;
-    case 4: memcpy(&v, p, 4); break;
-    case 5: memcpy(&v, p, 5); break;
-    case 6: memcpy(&v, p, 6); break;
-    default: memcpy(&v, p, 8); return v;
-    }
-    return _pdep_u64(v, 0x0101010101010101u * ((1u << bits) - 1));
+    uint64_t v = few_bytes(p, bits < 4 ? bits : 4);
+    if (bits > 4) v |= few_bytes(p + 4, bits - 4) << 32;
+    return bits == 8 ? v : _pdep_u64(v, 0x0101010101010101u * ((1u << bits) - 1));
 }
 
 /* Eight four-bit codes in 32-bit lanes. */

@@ -1,96 +1,7 @@
-/* integer_avx2.h - integer products (KN_PRECISION_FAST) with 16-bit multiplications.
- *
- * Columns go in chunks of 64, and an activation X = 16 U + L, U = 256 h + m, is kept in two shapes:
- *   nibbles   for four-bit codes, which are only shifted and masked: byte k of the low nibbles is
- *             code 2 k, of the high ones code 2 k + 1. Six vectors: h, m, l of the even columns,
- *             then of the odd ones. vpmaddubsw: sums of two products fit 16 bits.
- *   words     for all other widths, in natural order: 64 times U, 64 times L, 16 bits each.
- * vpmaddwd. Either way 32-bit lane l of a chunk's sum belongs to columns 8 l .. 8 l + 7, or is
- * brought there. */
-
-enum { CHUNK = 64, NIBBLES = 6 * 32, X_CHUNK_BYTES = NIBBLES + 4 * CHUNK, ROWS = 8, GROUPS = 8 };
-
-/* Sixteen words that fit bytes: the even ones to even[8], the odd ones to odd[8]. */
-static inline void store_bytes(__m256i words, char *even, char *odd)
-{
-    const __m256i pick =
-        _mm256_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2,
-                         6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1);
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
-    __m256i both = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(words, pick), order);
-    _mm_storel_epi64((__m128i *)(void *)even, _mm256_castsi256_si128(both));
-    _mm_storeh_pd((double *)(void *)odd, _mm_castsi128_pd(_mm256_castsi256_si128(both)));
-}
-
-/* The low halves of sixteen 32-bit integers that fit. */
-static inline __m256i to_words(__m256i lo, __m256i hi)
-{
-    return _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
-}
-
-static void store_codes(char *dst, int c0, const float *codes, int n)
-{
-    const __m256i eight = _mm256_set1_epi32(8);
-    for (int i = 0; i < n; i += 16) {
-        int c = c0 + i, in_chunk = c % CHUNK;
-        char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES;
-        v16 v = v_load(codes + i);
-        __m256i x0 = _mm256_cvtps_epi32(v.lo), x1 = _mm256_cvtps_epi32(v.hi);
-        __m256i u0 = _mm256_srai_epi32(_mm256_add_epi32(x0, eight), 4);
-        __m256i u1 = _mm256_srai_epi32(_mm256_add_epi32(x1, eight), 4);
-        __m256i u = to_words(u0, u1);
-        __m256i l = to_words(_mm256_sub_epi32(x0, _mm256_slli_epi32(u0, 4)),
-                             _mm256_sub_epi32(x1, _mm256_slli_epi32(u1, 4)));
-        __m256i m = _mm256_srai_epi16(_mm256_slli_epi16(u, 8), 8);
-        __m256i h = _mm256_srai_epi16(_mm256_sub_epi16(u, m), 8);
-        char *even = at + in_chunk / 2, *odd = even + 96;
-        store_bytes(h, even, odd);
-        store_bytes(m, even + 32, odd + 32);
-        store_bytes(l, even + 64, odd + 64);
-        _mm256_storeu_si256((__m256i *)(void *)(at + NIBBLES + 2 * in_chunk), u);
-        _mm256_storeu_si256((__m256i *)(void *)(at + NIBBLES + 2 * CHUNK + 2 * in_chunk), l);
-    }
-}
+/* integer_avx2.h - integer products (KN_PRECISION_FAST) of one vector, eight rows side by side. How
+ * codes and activations are multiplied is said by words_avx2.h or bytes_avx2vnni.h. */
 
 #include "kernels/body_act.h"
-
-static inline __m256i load_vector(const void *p)
-{
-    return _mm256_loadu_si256(p);
-}
-
-/* p, or a zero-filled copy if only `bytes` of a chunk are there. */
-static inline const uint8_t *whole_chunk(const uint8_t *p, int bytes, int bits, uint8_t *copy)
-{
-    if (bytes >= CHUNK * bits / 8) return p;
-    memset(copy, 0, CHUNK);
-    memcpy(copy, p, (size_t)bytes);
-    return copy;
-}
-
-/* 64 codes, not of four bits, as four vectors of 16-bit lanes. */
-INLINE void unpack_words(const uint8_t *p, int bits, __m256i *v)
-{
-    UNROLL for (int j = 0; j < 4; j++)
-    {
-        __m128i b;
-        if (bits == 8) {
-            b = _mm_loadu_si128((const __m128i *)(const void *)(p + 16 * j));
-        } else {
-            uint64_t lo = eight_codes(p + 2 * j * bits, bits);
-            uint64_t hi = eight_codes(p + (2 * j + 1) * bits, bits);
-            b = _mm_set_epi64x((long long)hi, (long long)lo);
-        }
-        v[j] = _mm256_cvtepu8_epi16(b);
-    }
-}
-
-static inline void split_nibbles(__m256i raw, __m256i *even, __m256i *odd)
-{
-    __m256i mask = _mm256_set1_epi8(15);
-    *even = _mm256_and_si256(raw, mask);
-    *odd = _mm256_and_si256(_mm256_srli_epi16(raw, 4), mask);
-}
 
 /* --- scales, turned so that a vector holds one group of eight rows -----------------------------
  */
@@ -99,55 +10,66 @@ typedef struct turned {
     __m256 scale[GROUPS], bias[GROUPS];
 } turned;
 
-static inline void transpose_8x8(__m256i *r)
+/* The first n of eight 16-bit words, the others zero. */
+static inline __m128i first_words(const char *p, int n)
 {
-    __m256i t[8];
-    for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
-        t[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
-    }
-    memcpy(r, t, sizeof t);
+    if (n == GROUPS) return _mm_loadu_si128((const __m128i *)(const void *)p);
+    __m128i pairs = _mm_cmpgt_epi32(_mm_set1_epi32(n / 2), _mm_setr_epi32(0, 1, 2, 3));
+    __m128i v = _mm_maskload_epi32((const int *)(const void *)p, pairs);
+    if (n % 2 == 0) return v;
+    __m128i last =
+        _mm_cmpeq_epi16(_mm_set1_epi16((short)(n - 1)), _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm_or_si128(v, _mm_and_si128(last, _mm_set1_epi16((short)kn_read16(p + 2 * (n - 1)))));
 }
 
-static inline __m256 load_scales(kn_format type, const char *p, int n)
+/* The even and the odd words of eight pairs as float32. */
+static inline void widen_pairs(__m256i r, kn_format type, __m256 *even, __m256 *odd)
 {
-    float few[GROUPS] = {0};
-    if (n < GROUPS) {
-        for (int i = 0; i < n; i++) few[i] = kn_read_float(type, p, (size_t)i);
-        return _mm256_loadu_ps(few);
+    if (type == KN_BF16) {
+        *even = _mm256_castsi256_ps(_mm256_slli_epi32(r, 16));
+        *odd = _mm256_castsi256_ps(_mm256_and_si256(r, _mm256_set1_epi32((int)0xffff0000)));
+        return;
     }
-    if (type == KN_F32) return _mm256_loadu_ps((const float *)(const void *)p);
-    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
-    if (type == KN_F16) return _mm256_cvtph_ps(h);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+    const __m256i parity = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0,
+                                            1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    r = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(r, parity), 0xd8);
+    *even = _mm256_cvtph_ps(_mm256_castsi256_si128(r));
+    *odd = _mm256_cvtph_ps(_mm256_extracti128_si256(r, 1));
 }
 
-/* Groups [g, g + n) of rows row .. row + 7; rows behind the last repeat it. */
+/* Groups [g, g + n) of rows row .. row + 7; rows behind the last repeat it. Sixteen-bit scales and
+ * biases are turned together, in pairs. */
 static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned *out)
 {
-    size_t skip = (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
-    for (int i = 0; i < ROWS; i++) {
-        size_t at = (size_t)(row + i < last ? row + i : last) * w->scale_row_bytes + skip;
-        out->scale[i] = load_scales(w->scale_type, (const char *)w->scales + at, n);
-        out->bias[i] = load_scales(w->scale_type, (const char *)w->biases + at, n);
+    size_t first = (size_t)row * w->scale_row_bytes + (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
+    const char *scale = (const char *)w->scales + first, *bias = (const char *)w->biases + first;
+    __m256i r[ROWS], b[ROWS];
+    UNROLL for (int i = 0; i < ROWS; i++)
+    {
+        size_t at = (size_t)(row + i < last ? i : last - row) * w->scale_row_bytes;
+        if (w->scale_type == KN_F32) {
+            r[i] = _mm256_maskload_epi32((const int *)(const void *)(scale + at), v_mask8(n));
+            b[i] = _mm256_maskload_epi32((const int *)(const void *)(bias + at), v_mask8(n));
+        } else {
+            r[i] = _mm256_set_m128i(first_words(bias + at, n), first_words(scale + at, n));
+        }
     }
     for (int i = ROWS; i < 2 * ROWS; i++) { /* those of the rows that come next */
-        size_t at = (size_t)(row + i) * w->scale_row_bytes + skip;
-        _mm_prefetch((const char *)w->scales + at, _MM_HINT_T0);
-        _mm_prefetch((const char *)w->biases + at, _MM_HINT_T0);
+        _mm_prefetch(scale + (size_t)i * w->scale_row_bytes, _MM_HINT_T0);
+        _mm_prefetch(bias + (size_t)i * w->scale_row_bytes, _MM_HINT_T0);
     }
-    transpose_8x8((__m256i *)out->scale);
-    transpose_8x8((__m256i *)out->bias);
+    transpose_8x8(r);
+    if (w->scale_type == KN_F32) {
+        transpose_8x8(b);
+        memcpy(out->scale, r, sizeof r);
+        memcpy(out->bias, b, sizeof b);
+        return;
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        widen_pairs(r[i], w->scale_type, &out->scale[2 * i], &out->scale[2 * i + 1]);
+        widen_pairs(r[4 + i], w->scale_type, &out->bias[2 * i], &out->bias[2 * i + 1]);
+    }
 }
 
 /* sum(q U) and sum(q L) of a group of wide codes as one float32. */
@@ -176,48 +98,10 @@ static inline __m256i sum_lanes(__m256i a, __m256i b, __m256i c, __m256i d)
     return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
 }
 
-/* sum(q X) of 64 four-bit codes, by lane. x: the six vectors. */
-INLINE __m256i nibble_sums(__m256i raw, const __m256i *x)
-{
-    __m256i even, odd, part[3];
-    split_nibbles(raw, &even, &odd);
-    UNROLL for (int j = 0; j < 3; j++) part[j] =
-        _mm256_add_epi16(_mm256_maddubs_epi16(even, x[j]), _mm256_maddubs_epi16(odd, x[3 + j]));
-    __m256i h = _mm256_madd_epi16(part[0], _mm256_set1_epi16(4096));
-    __m256i m = _mm256_madd_epi16(part[1], _mm256_set1_epi16(16));
-    return _mm256_add_epi32(_mm256_add_epi32(h, m),
-                            _mm256_madd_epi16(part[2], _mm256_set1_epi16(1)));
-}
-
-/* sum(v x) of 64 words, by lane; a lane of the result is never of two groups. */
-INLINE __m256i word_sums(const __m256i *v, const __m256i *x, int group)
-{
-    __m256i first = _mm256_add_epi32(_mm256_madd_epi16(v[0], x[0]), _mm256_madd_epi16(v[1], x[1]));
-    __m256i other = _mm256_add_epi32(_mm256_madd_epi16(v[2], x[2]), _mm256_madd_epi16(v[3], x[3]));
-    if (group > 32) return _mm256_add_epi32(first, other);
-    return _mm256_add_epi32(_mm256_permute2x128_si256(first, other, 0x20),
-                            _mm256_permute2x128_si256(first, other, 0x31));
-}
-
 INLINE void turn_sums(const __m256i *q, __m256i *s)
 {
     s[0] = _mm256_permute2x128_si256(q[0], q[1], 0x20);
     s[1] = _mm256_permute2x128_si256(q[0], q[1], 0x31);
-}
-
-/* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
-INLINE void row_sums(const uint8_t *codes, int bits, int group, const __m256i *x, __m256i *upper,
-                     __m256i *lower)
-{
-    if (bits == 4) {
-        *upper = nibble_sums(load_vector(codes), x);
-        return;
-    }
-    __m256i v[4];
-    unpack_words(codes, bits, v);
-    *upper = word_sums(v, x, group);
-    *lower = word_sums(v, x + 4, group);
-    if (bits <= KN_WHOLE_BITS) *upper = _mm256_add_epi32(_mm256_slli_epi32(*upper, 4), *lower);
 }
 
 /* The sums of eight rows in at most BLOCK_CHUNKS chunks: [chunk][k] as turn_sums() takes them. */
@@ -237,7 +121,7 @@ INLINE void four_sums(const uint8_t *const *rows, size_t offset, int bits, int g
                       __m256i *upper, __m256i *lower)
 {
     __m256i xv[8], a[4], b[4];
-    UNROLL for (int i = 0; i < 8; i++) xv[i] = load_vector(x + 32 * i + (bits == 4 ? 0 : NIBBLES));
+    load_x(x, bits, xv);
     UNROLL for (int i = 0; i < 4; i++) row_sums(rows[i] + offset, bits, group, xv, &a[i], &b[i]);
     *upper = sum_lanes(a[0], a[1], a[2], a[3]);
     if (bits > KN_WHOLE_BITS) *lower = sum_lanes(b[0], b[1], b[2], b[3]);

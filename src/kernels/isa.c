@@ -14,14 +14,17 @@ static const struct {
     [KN_ISA_PORTABLE] = {"portable", &kn_table_portable},
 #if defined(__x86_64__)
     [KN_ISA_AVX2] = {"avx2", &kn_table_avx2},
+    [KN_ISA_AVX2_VNNI] = {"avx2+vnni", &kn_table_avx2vnni},
     [KN_ISA_AVX512] = {"avx512", &kn_table_avx512},
     [KN_ISA_NEON] = {"neon", NULL},
 #elif defined(__aarch64__)
     [KN_ISA_AVX2] = {"avx2", NULL},
+    [KN_ISA_AVX2_VNNI] = {"avx2+vnni", NULL},
     [KN_ISA_AVX512] = {"avx512", NULL},
     [KN_ISA_NEON] = {"neon", &kn_table_neon},
 #else
     [KN_ISA_AVX2] = {"avx2", NULL},
+    [KN_ISA_AVX2_VNNI] = {"avx2+vnni", NULL},
     [KN_ISA_AVX512] = {"avx512", NULL},
     [KN_ISA_NEON] = {"neon", NULL},
 #endif
@@ -42,12 +45,20 @@ static bool has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
 }
 
+/* The same for clang before 17: AVX-VNNI, which is not AVX-512's. */
+static bool has_avx_vnni(void)
+{
+    unsigned a = 0, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4;
+}
+
 static bool cpu_has(kn_isa isa)
 {
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
                 __builtin_cpu_supports("bmi2");
     if (isa == KN_ISA_AVX2) return avx2;
+    if (isa == KN_ISA_AVX2_VNNI) return avx2 && has_avx_vnni();
     return isa == KN_ISA_AVX512 && avx2 && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") &&
@@ -68,7 +79,7 @@ bool kn_isa_available(kn_isa isa)
 
 kn_isa kn_isa_best(void)
 {
-    static const kn_isa order[] = {KN_ISA_AVX512, KN_ISA_AVX2, KN_ISA_NEON};
+    static const kn_isa order[] = {KN_ISA_AVX512, KN_ISA_AVX2_VNNI, KN_ISA_AVX2, KN_ISA_NEON};
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
         if (kn_isa_available(order[i])) return order[i];
     return KN_ISA_PORTABLE;
@@ -83,6 +94,7 @@ bool kn_isa_parse(const char *name, kn_isa *out)
     for (int i = 0; i < N_ISAS; i++) {
         if (strcmp(name, isas[i].name)) continue;
         *out = (kn_isa)i;
+        if (*out == KN_ISA_AVX2 && kn_isa_available(KN_ISA_AVX2_VNNI)) *out = KN_ISA_AVX2_VNNI;
         return true;
     }
     return false;

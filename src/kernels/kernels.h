@@ -21,9 +21,15 @@
 
 /* --- instruction sets ----------------------------------------------------------------------- */
 
-typedef enum kn_isa { KN_ISA_PORTABLE, KN_ISA_AVX2, KN_ISA_AVX512, KN_ISA_NEON } kn_isa;
+typedef enum kn_isa {
+    KN_ISA_PORTABLE,
+    KN_ISA_AVX2,
+    KN_ISA_AVX2_VNNI, /* what the name "avx2" means where the CPU has AVX-VNNI */
+    KN_ISA_AVX512,
+    KN_ISA_NEON
+} kn_isa;
 
-const char *kn_isa_name(kn_isa isa);              /* "portable", "avx2", "avx512", "neon" */
+const char *kn_isa_name(kn_isa isa);              /* "portable", "avx2", "avx2+vnni", ... */
 bool kn_isa_parse(const char *name, kn_isa *out); /* "auto" gives the best one here */
 bool kn_isa_available(kn_isa isa);                /* does this CPU have it? */
 kn_isa kn_isa_best(void);

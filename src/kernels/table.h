@@ -41,7 +41,7 @@ typedef struct kn_table {
 
 extern const kn_table kn_table_portable;
 #if defined(__x86_64__)
-extern const kn_table kn_table_avx2, kn_table_avx512;
+extern const kn_table kn_table_avx2, kn_table_avx2vnni, kn_table_avx512;
 #elif defined(__aarch64__)
 extern const kn_table kn_table_neon;
 #endif

@@ -18,7 +18,15 @@ enum { TILE_TOKENS = 3 };
 
 #include "kernels/body_matmul.h"
 
+#include "kernels/codes_avx2.h"
+
+#include "kernels/words_avx2.h"
+
 #include "kernels/integer_avx2.h"
+
+#include "kernels/panel_avx2.h"
+
+#include "kernels/gemm_words_avx2.h"
 
 #include "kernels/gemm_avx2.h"
 

@@ -194,8 +194,8 @@ static void recurrences_of(kn_isa isa)
 
 static void each_isa(void (*check)(kn_isa))
 {
-    static const kn_isa all[] = {KN_ISA_AVX2, KN_ISA_AVX512, KN_ISA_NEON};
-    for (size_t i = 0; i < 3; i++)
+    static const kn_isa all[] = {KN_ISA_AVX2, KN_ISA_AVX2_VNNI, KN_ISA_AVX512, KN_ISA_NEON};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (kn_isa_available(all[i])) check(all[i]);
 }
 
@@ -236,6 +236,8 @@ static void names(void **state)
     kn_isa isa;
     assert_true(kn_isa_parse("auto", &isa) && isa == kn_isa_best() && kn_isa_available(isa));
     assert_true(kn_isa_parse("avx512", &isa) && isa == KN_ISA_AVX512);
+    kn_isa avx2 = kn_isa_available(KN_ISA_AVX2_VNNI) ? KN_ISA_AVX2_VNNI : KN_ISA_AVX2;
+    assert_true(kn_isa_parse("avx2", &isa) && isa == avx2);
     assert_false(kn_isa_parse("sse9", &isa));
     assert_true(kn_isa_available(KN_ISA_PORTABLE));
     assert_false(kn_isa_available((kn_isa)17));

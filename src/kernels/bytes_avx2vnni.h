@@ -1,0 +1,79 @@
+/* bytes_avx2vnni.h - integer products with AVX-VNNI: vpdpbusd adds four products of bytes to 32
+ * bits, so that codes of every width are multiplied as bytes. */
+
+enum { X_CHUNK_BYTES = X_BYTES, CHUNK_VECTORS = CHUNK / 4 };
+
+static void store_codes(char *dst, int c0, const float *codes, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        int c = c0 + i;
+        __m256i u, l;
+        store_planes(dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES, c % CHUNK, v_load(codes + i), &u,
+                     &l);
+    }
+}
+
+/* 32 codes, not of four bits: within each half of the register the even ones, then the odd ones. */
+INLINE __m256i unpack_half(const uint8_t *p, int bits)
+{
+    const __m256i parity = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0,
+                                            2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    if (bits == 8) return _mm256_shuffle_epi8(load_vector(p), parity);
+    uint64_t v[4];
+    UNROLL for (int i = 0; i < 4; i++) v[i] = eight_codes(p + i * bits, bits);
+    return _mm256_shuffle_epi8(
+        _mm256_setr_epi64x((long long)v[0], (long long)v[1], (long long)v[2], (long long)v[3]),
+        parity);
+}
+
+/* A chunk of codes by parity. */
+INLINE void unpack_chunk(const uint8_t *p, int bits, __m256i *even, __m256i *odd)
+{
+    if (bits == 4) {
+        split_nibbles(load_vector(p), even, odd);
+        return;
+    }
+    __m256i a = unpack_half(p, bits), b = unpack_half(p + 4 * bits, bits);
+    *even = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(a, b), 0xd8);
+    *odd = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xd8);
+}
+
+/* A chunk's activations as row_sums() takes them. */
+INLINE void load_x(const char *x, int bits, __m256i *v)
+{
+    (void)bits;
+    UNROLL for (int i = 0; i < 6; i++) v[i] = load_vector(x + 32 * i);
+}
+
+/* sum += plane k of x times the codes */
+INLINE __m256i products(__m256i sum, __m256i even, __m256i odd, const __m256i *x, int k)
+{
+    return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, even, x[k]), odd, x[3 + k]);
+}
+
+/* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
+INLINE void row_sums(const uint8_t *codes, int bits, int group, const __m256i *x, __m256i *upper,
+                     __m256i *lower)
+{
+    __m256i even, odd, zero = _mm256_setzero_si256();
+    (void)group;
+    unpack_chunk(codes, bits, &even, &odd);
+    *upper = _mm256_slli_epi32(products(zero, even, odd, x, 0), 8);
+    *upper = products(*upper, even, odd, x, 1);
+    if (bits <= KN_WHOLE_BITS) *upper = products(_mm256_slli_epi32(*upper, 4), even, odd, x, 2);
+    else *lower = products(zero, even, odd, x, 2);
+}
+
+/* A chunk of eight rows in a panel (panel_avx2.h): the even columns, then the odd ones. */
+INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, int bytes, int bits)
+{
+    __m256i even[ROWS], odd[ROWS];
+    UNROLL for (int i = 0; i < ROWS; i++)
+    {
+        uint8_t copy[CHUNK];
+        unpack_chunk(whole_chunk(rows[i] + offset, bytes, bits, copy), bits, &even[i], &odd[i]);
+    }
+    transpose_8x8(even);
+    transpose_8x8(odd);
+    UNROLL for (int i = 0; i < ROWS; i++) out[i] = even[i], out[ROWS + i] = odd[i];
+}

@@ -1,0 +1,90 @@
+/* codes_avx2.h - what both kinds of AVX2 integer products share: codes and activations as bytes.
+ *
+ * Columns go in chunks of 64. Four-bit codes are only shifted and masked, so bytes are kept apart
+ * by parity: byte k of a chunk's even vector is column 2 k, of its odd one column 2 k + 1. 32-bit
+ * lane l of both belongs to columns 8 l .. 8 l + 7. An activation X = 16 (256 h + m) + l is six
+ * such vectors: h, m, l of the even columns, then of the odd ones. */
+
+enum { CHUNK = 64, X_PARITY = 3 * 32, X_BYTES = 2 * X_PARITY, ROWS = 8, GROUPS = 8 };
+
+/* Sixteen words that fit bytes: the even ones to even[8], the odd ones to odd[8]. */
+static inline void store_bytes(__m256i words, char *even, char *odd)
+{
+    const __m256i pick =
+        _mm256_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2,
+                         6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+    __m256i both = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(words, pick), order);
+    _mm_storel_epi64((__m128i *)(void *)even, _mm256_castsi256_si128(both));
+    _mm_storeh_pd((double *)(void *)odd, _mm_castsi128_pd(_mm256_castsi256_si128(both)));
+}
+
+/* The low halves of sixteen 32-bit integers that fit. */
+static inline __m256i to_words(__m256i lo, __m256i hi)
+{
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
+}
+
+/* Sixteen activations, of columns that begin at in_chunk of the chunk at `at`, as bytes. u, l: the
+ * words U = 256 h + m and l. */
+static inline void store_planes(char *at, int in_chunk, v16 v, __m256i *u, __m256i *l)
+{
+    const __m256i eight = _mm256_set1_epi32(8);
+    __m256i x0 = _mm256_cvtps_epi32(v.lo), x1 = _mm256_cvtps_epi32(v.hi);
+    __m256i u0 = _mm256_srai_epi32(_mm256_add_epi32(x0, eight), 4);
+    __m256i u1 = _mm256_srai_epi32(_mm256_add_epi32(x1, eight), 4);
+    *u = to_words(u0, u1);
+    *l = to_words(_mm256_sub_epi32(x0, _mm256_slli_epi32(u0, 4)),
+                  _mm256_sub_epi32(x1, _mm256_slli_epi32(u1, 4)));
+    __m256i m = _mm256_srai_epi16(_mm256_slli_epi16(*u, 8), 8);
+    __m256i h = _mm256_srai_epi16(_mm256_sub_epi16(*u, m), 8);
+    char *even = at + in_chunk / 2, *odd = even + X_PARITY;
+    store_bytes(h, even, odd);
+    store_bytes(m, even + 32, odd + 32);
+    store_bytes(*l, even + 64, odd + 64);
+}
+
+static inline __m256i load_vector(const void *p)
+{
+    return _mm256_loadu_si256(p);
+}
+
+/* p, or a zero-filled copy if only `bytes` of a chunk are there. */
+static inline const uint8_t *whole_chunk(const uint8_t *p, int bytes, int bits, uint8_t *copy)
+{
+    if (bytes >= CHUNK * bits / 8) return p;
+    memset(copy, 0, CHUNK);
+    memcpy(copy, p, (size_t)bytes);
+    return copy;
+}
+
+static inline void split_nibbles(__m256i raw, __m256i *even, __m256i *odd)
+{
+    __m256i mask = _mm256_set1_epi8(15);
+    *even = _mm256_and_si256(raw, mask);
+    *odd = _mm256_and_si256(_mm256_srli_epi16(raw, 4), mask);
+}
+
+/* Row i, lane l becomes row l, lane i. */
+INLINE void transpose_8x8(__m256i *r)
+{
+    __m256i t[8];
+    UNROLL for (int i = 0; i < 8; i += 2)
+    {
+        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4)
+    {
+        r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        t[i] = r[i];
+        r[i] = _mm256_permute2x128_si256(t[i], r[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2x128_si256(t[i], r[i + 4], 0x31);
+    }
+}

@@ -1,0 +1,52 @@
+/* panel_avx2.h - codes of 16 rows and 256 columns, turned once for all vectors of a matrix product.
+ *
+ * A register of the panel holds a 32-bit lane of eight rows: four bytes or two words, of columns
+ * that lie in one lane of the activations too. So a group's sum is complete in its lane, and
+ * nothing is added across lanes. */
+
+enum {
+    PANEL_ROWS = 2 * ROWS,
+    PANEL_CHUNKS = 4,
+    PANEL_COLS = PANEL_CHUNKS * CHUNK,
+    GEMM_TOKENS = 128
+};
+
+typedef struct panel {
+    __m256i codes[2][PANEL_CHUNKS * CHUNK_VECTORS]; /* half the rows, see pack_chunk() */
+    turned scales[2];                               /* its (at most 8) groups */
+    float total[GEMM_TOKENS][PANEL_ROWS];
+} panel;
+
+INLINE void pack_rows(panel *p, int half, const kn_mat *w, int row, int last, int c0, int n_cols,
+                      int bits)
+{
+    const uint8_t *rows[ROWS];
+    for (int i = 0; i < ROWS; i++)
+        rows[i] = (const uint8_t *)w->w + (size_t)(row + i < last ? row + i : last) * w->row_bytes;
+    for (int c = 0; c < n_cols; c += CHUNK) {
+        int bytes = (n_cols - c < CHUNK ? n_cols - c : CHUNK) * bits / 8;
+        pack_chunk(p->codes[half] + c / CHUNK * CHUNK_VECTORS, rows,
+                   (size_t)(c0 + c) * (size_t)bits / 8, bytes, bits);
+    }
+    turn_scales(w, row, last, c0 / w->group, n_cols / w->group, &p->scales[half]);
+}
+
+static void pack_half(panel *p, int half, const kn_mat *w, int row, int last, int c0, int n_cols)
+{
+    switch (w->bits) {
+    case 2: pack_rows(p, half, w, row, last, c0, n_cols, 2); return;
+    case 3: pack_rows(p, half, w, row, last, c0, n_cols, 3); return;
+    case 4: pack_rows(p, half, w, row, last, c0, n_cols, 4); return;
+    case 5: pack_rows(p, half, w, row, last, c0, n_cols, 5); return;
+    case 6: pack_rows(p, half, w, row, last, c0, n_cols, 6); return;
+    default: pack_rows(p, half, w, row, last, c0, n_cols, 8);
+    }
+}
+
+/* The same four bytes in every lane. */
+static inline __m256i four_bytes(const char *p)
+{
+    int v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
+}

@@ -1,0 +1,103 @@
+/* words_avx2.h - integer products with the 16-bit multiplications of plain AVX2.
+ *
+ * vpmaddubsw multiplies bytes, but its sums of two products must fit 16 bits: only those of
+ * four-bit codes are sure to. For all other widths an activation X = 16 U + L is kept a second
+ * time, as words in natural order behind the bytes of its chunk: 64 times U, 64 times L. */
+
+enum { X_CHUNK_BYTES = X_BYTES + 4 * CHUNK, CHUNK_VECTORS = CHUNK / 2 };
+
+static void store_codes(char *dst, int c0, const float *codes, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        int c = c0 + i, in_chunk = c % CHUNK;
+        char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES, *words = at + X_BYTES + 2 * in_chunk;
+        __m256i u, l;
+        store_planes(at, in_chunk, v_load(codes + i), &u, &l);
+        _mm256_storeu_si256((__m256i *)(void *)words, u);
+        _mm256_storeu_si256((__m256i *)(void *)(words + 2 * CHUNK), l);
+    }
+}
+
+/* 64 codes, not of four bits, as four vectors of 16-bit lanes. */
+INLINE void unpack_words(const uint8_t *p, int bits, __m256i *v)
+{
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        __m128i b;
+        if (bits == 8) {
+            b = _mm_loadu_si128((const __m128i *)(const void *)(p + 16 * j));
+        } else {
+            uint64_t lo = eight_codes(p + 2 * j * bits, bits);
+            uint64_t hi = eight_codes(p + (2 * j + 1) * bits, bits);
+            b = _mm_set_epi64x((long long)hi, (long long)lo);
+        }
+        v[j] = _mm256_cvtepu8_epi16(b);
+    }
+}
+
+/* sum(q X) of 64 four-bit codes, by lane. x: the six vectors. */
+INLINE __m256i nibble_sums(__m256i raw, const __m256i *x)
+{
+    __m256i even, odd, part[3];
+    split_nibbles(raw, &even, &odd);
+    UNROLL for (int j = 0; j < 3; j++) part[j] =
+        _mm256_add_epi16(_mm256_maddubs_epi16(even, x[j]), _mm256_maddubs_epi16(odd, x[3 + j]));
+    __m256i h = _mm256_madd_epi16(part[0], _mm256_set1_epi16(4096));
+    __m256i m = _mm256_madd_epi16(part[1], _mm256_set1_epi16(16));
+    return _mm256_add_epi32(_mm256_add_epi32(h, m),
+                            _mm256_madd_epi16(part[2], _mm256_set1_epi16(1)));
+}
+
+/* sum(v x) of 64 words, by lane; a lane of the result is never of two groups. */
+INLINE __m256i word_sums(const __m256i *v, const __m256i *x, int group)
+{
+    __m256i first = _mm256_add_epi32(_mm256_madd_epi16(v[0], x[0]), _mm256_madd_epi16(v[1], x[1]));
+    __m256i other = _mm256_add_epi32(_mm256_madd_epi16(v[2], x[2]), _mm256_madd_epi16(v[3], x[3]));
+    if (group > 32) return _mm256_add_epi32(first, other);
+    return _mm256_add_epi32(_mm256_permute2x128_si256(first, other, 0x20),
+                            _mm256_permute2x128_si256(first, other, 0x31));
+}
+
+/* A chunk's activations as row_sums() takes them. */
+INLINE void load_x(const char *x, int bits, __m256i *v)
+{
+    if (bits == 4) UNROLL for (int i = 0; i < 6; i++) v[i] = load_vector(x + 32 * i);
+    else UNROLL for (int i = 0; i < 8; i++) v[i] = load_vector(x + X_BYTES + 32 * i);
+}
+
+/* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
+INLINE void row_sums(const uint8_t *codes, int bits, int group, const __m256i *x, __m256i *upper,
+                     __m256i *lower)
+{
+    if (bits == 4) {
+        *upper = nibble_sums(load_vector(codes), x);
+        return;
+    }
+    __m256i v[4];
+    unpack_words(codes, bits, v);
+    *upper = word_sums(v, x, group);
+    *lower = word_sums(v, x + 4, group);
+    if (bits <= KN_WHOLE_BITS) *upper = _mm256_add_epi32(_mm256_slli_epi32(*upper, 4), *lower);
+}
+
+/* A chunk of eight rows in a panel (panel_avx2.h): 16 vectors of four-bit codes by parity, or 32 of
+ * word pairs. */
+INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, int bytes, int bits)
+{
+    __m256i v[ROWS][4];
+    for (int i = 0; i < ROWS; i++) {
+        uint8_t copy[CHUNK];
+        const uint8_t *p = whole_chunk(rows[i] + offset, bytes, bits, copy);
+        if (bits == 4) v[i][0] = load_vector(p);
+        else unpack_words(p, bits, v[i]);
+    }
+    for (int j = 0; j < (bits == 4 ? 1 : 4); j++) {
+        __m256i turned[ROWS];
+        for (int i = 0; i < ROWS; i++) turned[i] = v[i][j];
+        transpose_8x8(turned);
+        for (int i = 0; i < ROWS; i++) {
+            if (bits == 4) split_nibbles(turned[i], &out[i], &out[8 + i]);
+            else out[8 * j + i] = turned[i];
+        }
+    }
+}

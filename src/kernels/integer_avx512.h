@@ -236,10 +236,18 @@ INLINE void row_sums(__m512i a, __m512i b, int bits, const __m512i *xa, const __
 }
 
 /* The sums of sixteen rows in at most BLOCK_CHUNKS chunks: [chunk][k] as turn_sums() takes them. */
-enum { BLOCK_CHUNKS = 64, AHEAD_BYTES = 8192 };
+enum { BLOCK_CHUNKS = 64 };
 typedef struct block_sums {
     __m512i upper[BLOCK_CHUNKS][4], lower[BLOCK_CHUNKS][4];
 } block_sums;
+
+/* How far ahead codes are fetched, in order of addresses. Four rows are read side by side, so the
+ * last of them is read three rows' length ahead of the first. */
+static inline size_t ahead_bytes(const kn_mat *w)
+{
+    enum { AHEAD = 7168, LONGEST = 4096 };
+    return AHEAD + 3 * (w->row_bytes < LONGEST ? w->row_bytes : LONGEST);
+}
 
 /* Fetch `bytes` bytes from *next on, and move it. */
 INLINE void fetch(const char **next, int bytes)
@@ -307,9 +315,8 @@ INLINE void vector_rows(float *y, const kn_mat *w, const unpacker *u, int row, i
     const float *sum = (const float *)(const void *)(record + layout->sum);
     const char *x = record + layout->codes;
     int last = row + n_rows - 1, turn = turned_groups(w), g = 0;
-    /* Codes are read by software prefetch, AHEAD_BYTES before their time, steadily: a quarter of
-     * them while sums are joined. */
-    const char *next = (const char *)w->w + (size_t)row * w->row_bytes + AHEAD_BYTES;
+    /* Codes are read by software prefetch, steadily: a quarter of them while sums are joined. */
+    const char *next = (const char *)w->w + (size_t)row * w->row_bytes + ahead_bytes(w);
     __m512 total = _mm512_setzero_ps();
     turned t;
     block_sums s;

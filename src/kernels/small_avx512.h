@@ -85,9 +85,8 @@ INLINE void small_vector_rows(float *y, size_t y_stride, const kn_mat *w, const 
     const char *x = tokens->first + layout->codes;
     int last = row + n_rows - 1, block = SMALL_SUMS / tokens->n;
     int turn = turned_groups(w) * w->group / CHUNK; /* chunks whose scales are turned at a time */
-    /* Codes are read by software prefetch, AHEAD_BYTES before their time, steadily: a quarter of
-     * them while sums are joined. */
-    const char *next = (const char *)w->w + (size_t)row * w->row_bytes + AHEAD_BYTES;
+    /* Codes are read by software prefetch, steadily: a quarter of them while sums are joined. */
+    const char *next = (const char *)w->w + (size_t)row * w->row_bytes + ahead_bytes(w);
     __m512 totals[SMALL_TOKENS];
     turned scales;
     small_sums s;

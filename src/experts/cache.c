@@ -47,7 +47,9 @@ void xp_read_into(xp_cache *c, int s, int layer, int expert, bool hint)
     memcpy(job->read, place.read, (size_t)place.n_reads * sizeof *job->read);
     job->memory = slot->memory;
     job->hint = hint;
+    job->untouched = !slot->touched;
     job->owner = s;
+    slot->touched = true;
     slot->job = job;
     slot->loaded = false;
     slot->guess = hint;

@@ -17,7 +17,8 @@ typedef struct xp_slot {
     size_t bytes;
     xp_job *job;
     bool loaded;
-    bool guess; /* read because of a hint, not asked for yet */
+    bool touched; /* its memory was read into before: the kernel has given it pages */
+    bool guess;   /* read because of a hint, not asked for yet */
 } xp_slot;
 
 /* Experts to be read into empty slots when no demand waits (xp_preload). */

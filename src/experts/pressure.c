@@ -86,6 +86,7 @@ int xp_shrink(xp_cache *c, double share)
         slot->guess = false;
         /* Whole pages only: slots are multiples of a block, which is one. */
         madvise(slot->memory, slot->bytes, MADV_DONTNEED);
+        slot->touched = false;
         c->given_back += slot->bytes;
     }
     c->stats.shrunk_slots += given;

@@ -19,7 +19,8 @@ typedef struct xp_job {
     xp_range_read read[XP_MAX_READS];
     char *memory; /* the slot */
     bool hint;
-    int owner; /* the cache's slot number */
+    bool untouched; /* the kernel has to find pages for the slot first, which takes its time */
+    int owner;      /* the cache's slot number */
     _Atomic int state;
     fm_error error; /* when it failed */
     /* the backend's */

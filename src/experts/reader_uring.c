@@ -43,6 +43,8 @@ static bool start_read(ring *r, xp_job *job, int index)
     if (!sqe) return false;
     xp_next_read n = xp_reader_next(r->reader, job, index);
     io_uring_prep_read(sqe, n.fd, n.memory, (unsigned)n.bytes, n.offset);
+    /* Pages for a new slot are found, and cleared, by a thread of the kernel, not by ours. */
+    if (job->untouched) sqe->flags |= IOSQE_ASYNC;
     io_uring_sqe_set_data64(sqe, (uint64_t)(uintptr_t)job | (uint64_t)index);
     r->flying++;
     r->flying_hints += job->hint;

@@ -23,10 +23,16 @@ INLINE void pack_rows(panel *p, int half, const kn_mat *w, int row, int last, in
     const uint8_t *rows[ROWS];
     for (int i = 0; i < ROWS; i++)
         rows[i] = (const uint8_t *)w->w + (size_t)(row + i < last ? row + i : last) * w->row_bytes;
+    size_t begin = (size_t)c0 * (size_t)bits / 8;
+    /* From here to the panel that comes next, which is fetched meanwhile. */
+    size_t ahead = c0 + PANEL_COLS < w->cols ? (size_t)(PANEL_COLS / 8 * bits)
+                                             : PANEL_ROWS * w->row_bytes - begin;
     for (int c = 0; c < n_cols; c += CHUNK) {
+        size_t offset = begin + (size_t)(c / 8 * bits);
         int bytes = (n_cols - c < CHUNK ? n_cols - c : CHUNK) * bits / 8;
-        pack_chunk(p->codes[half] + c / CHUNK * CHUNK_VECTORS, rows,
-                   (size_t)(c0 + c) * (size_t)bits / 8, bytes, bits);
+        pack_chunk(p->codes[half] + c / CHUNK * CHUNK_VECTORS, rows, offset, bytes, bits);
+        for (int i = 0; i < ROWS; i++)
+            _mm_prefetch((const char *)rows[i] + offset + ahead, _MM_HINT_T0);
     }
     turn_scales(w, row, last, c0 / w->group, n_cols / w->group, &p->scales[half]);
 }

@@ -1,33 +1,5 @@
-/* gemm_words_avx2.h - a panel times many vectors with 16-bit multiplications. */
-
-/* sum[r] += 32 columns of four-bit codes, from lane `lane` of a chunk on. Eight products of at most
- * 2 * 15 * 128 fit 16 bits. */
-INLINE void nibbles_32(const panel *p, int chunk, int lane, const char *x, __m256i *sum)
-{
-    __m256i part[2][3];
-    UNROLL for (int j = 0; j < 3; j++) part[0][j] = part[1][j] = _mm256_setzero_si256();
-    for (int odd = 0; odd < 2; odd++) {
-        const __m256i *w0 = p->codes[0] + chunk * 32 + odd * 8 + lane;
-        const __m256i *w1 = p->codes[1] + chunk * 32 + odd * 8 + lane;
-        const char *at = x + odd * X_PARITY + lane * 4;
-        for (int k = 0; k < 4; k++) { /* unrolled, the sums would not stay in registers */
-            __m256i a = w0[k], b = w1[k];
-            UNROLL for (int j = 0; j < 3; j++)
-            {
-                __m256i v = four_bytes(at + 4 * k + 32 * j);
-                part[0][j] = _mm256_add_epi16(part[0][j], _mm256_maddubs_epi16(a, v));
-                part[1][j] = _mm256_add_epi16(part[1][j], _mm256_maddubs_epi16(b, v));
-            }
-        }
-    }
-    UNROLL for (int r = 0; r < 2; r++)
-    {
-        __m256i h = _mm256_madd_epi16(part[r][0], _mm256_set1_epi16(4096));
-        __m256i m = _mm256_madd_epi16(part[r][1], _mm256_set1_epi16(16));
-        __m256i l = _mm256_madd_epi16(part[r][2], _mm256_set1_epi16(1));
-        sum[r] = _mm256_add_epi32(sum[r], _mm256_add_epi32(_mm256_add_epi32(h, m), l));
-    }
-}
+/* gemm_words_avx2.h - a panel times many vectors with 16-bit multiplications: all but four-bit
+ * codes. */
 
 /* upper[r], lower[r] += n word pairs from pair `first` of a chunk on. */
 INLINE void words(const panel *p, int chunk, int first, int n, const char *x, __m256i *upper,
@@ -56,13 +28,12 @@ INLINE void panel_token(panel *p, int t, const char *x, const float *step, const
         for (int c = g * group; c < (g + 1) * group; c += 32) {
             int chunk = c / CHUNK, in_chunk = c % CHUNK;
             const char *at = x + (size_t)chunk * X_CHUNK_BYTES;
-            if (bits == 4) nibbles_32(p, chunk, in_chunk / 8, at, upper);
-            else words(p, chunk, in_chunk / 2, 16, at, upper, lower);
+            words(p, chunk, in_chunk / 2, 16, at, upper, lower);
         }
         float *total = p->total[t];
         UNROLL for (int r = 0; r < 2; r++)
         {
-            if (bits != 4 && bits <= KN_WHOLE_BITS)
+            if (bits <= KN_WHOLE_BITS)
                 upper[r] = _mm256_add_epi32(_mm256_slli_epi32(upper[r], 4), lower[r]);
             _mm256_store_ps(total + ROWS * r,
                             add_group(_mm256_load_ps(total + ROWS * r),
@@ -77,13 +48,16 @@ static void panel_columns(panel *p, const kn_mat *w, const kn_act_layout *layout
                           int n_tokens, int c0, int n_cols)
 {
     int groups = n_cols / w->group;
+    if (w->bits == 4) {
+        bytes_columns(p, w, layout, first, n_tokens, c0, n_cols);
+        return;
+    }
     for (int t = 0; t < n_tokens; t++) {
         const char *record = first + (size_t)t * layout->bytes;
         const char *x = record + layout->codes + (size_t)(c0 / CHUNK) * X_CHUNK_BYTES;
         const float *step = (const float *)(const void *)record + c0 / w->group;
         const float *sum = (const float *)(const void *)(record + layout->sum) + c0 / w->group;
-        if (w->bits == 4) panel_token(p, t, x, step, sum, w->group, groups, 4);
-        else if (w->bits <= KN_WHOLE_BITS) panel_token(p, t, x, step, sum, w->group, groups, 5);
+        if (w->bits <= KN_WHOLE_BITS) panel_token(p, t, x, step, sum, w->group, groups, 5);
         else panel_token(p, t, x, step, sum, w->group, groups, 8);
     }
 }

@@ -26,6 +26,10 @@ enum { TILE_TOKENS = 3 };
 
 #include "kernels/panel_avx2.h"
 
+#include "kernels/add_lanes_avx2.h"
+
+#include "kernels/gemm_bytes_avx2.h"
+
 #include "kernels/gemm_words_avx2.h"
 
 #include "kernels/gemm_avx2.h"

@@ -26,7 +26,11 @@ enum { TILE_TOKENS = 3 };
 
 #include "kernels/panel_avx2.h"
 
-#include "kernels/gemm_bytes_avx2vnni.h"
+#include "kernels/add_lanes_avx2vnni.h"
+
+#include "kernels/gemm_bytes_avx2.h"
+
+#define panel_columns bytes_columns /* codes of every width are bytes */
 
 #include "kernels/gemm_avx2.h"
 

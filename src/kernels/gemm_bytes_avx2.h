@@ -1,15 +1,5 @@
-/* gemm_bytes_avx2vnni.h - a panel times many vectors with AVX-VNNI, as gemm_avx512.h does it.
- *
- * Two vectors, two halves of the panel and three planes are twelve sums; with one register of each
- * half and one of activations 15 of 16 are in use. gcc finds that only when told: it would rather
- * load codes again for each use and keep sums in memory. */
-
-enum { GEMM_TILE = 2 };
-
-/* What an empty instruction may have changed has to be in a register before and after it. */
-#define IN_REGISTERS_2(a, b) __asm__("" : "+x"(a), "+x"(b))
-#define IN_REGISTERS_6(s)                                                                          \
-    __asm__("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]), "+x"((s)[4]), "+x"((s)[5]))
+/* gemm_bytes_avx2.h - a panel whose codes are bytes times many vectors, as gemm_avx512.h does it.
+ * The sums of a group are made by add_lanes(). */
 
 /* The three sums of a group as one float32, rounded as quant.h says. */
 INLINE __m256 planes_dot(const __m256i *sum, int bits)
@@ -25,27 +15,6 @@ typedef struct panel_x {
     const char *codes, *step, *sum;
     size_t record;
 } panel_x;
-
-/* part[i][half * 3 + plane] += n lanes of the codes at w (the other half of the
- * panel lies behind) times vector i of m. m is a constant. */
-INLINE void add_lanes(__m256i part[][6], int m, const __m256i *w, int n, const char *x,
-                      size_t record)
-{
-    for (int k = 0; k < n; k++, x += 4) {
-        __m256i a = w[k], b = w[PANEL_CHUNKS * CHUNK_VECTORS + k];
-        IN_REGISTERS_2(a, b);
-        UNROLL for (int i = 0; i < m; i++)
-        {
-            UNROLL for (int j = 0; j < 3; j++)
-            {
-                __m256i v = four_bytes(x + (size_t)i * record + 32 * j);
-                part[i][j] = _mm256_dpbusd_avx_epi32(part[i][j], a, v);
-                part[i][3 + j] = _mm256_dpbusd_avx_epi32(part[i][3 + j], b, v);
-            }
-        }
-        UNROLL for (int i = 0; i < m; i++) IN_REGISTERS_6(part[i]);
-    }
-}
 
 /* All groups of the panel for m vectors from t on. */
 INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, int n_groups,
@@ -93,7 +62,7 @@ static __attribute__((noinline)) void panel_vector(panel *p, int t, const panel_
 }
 
 /* Columns [c0, c0 + n_cols), all tokens. first: the record of the first token. */
-static void panel_columns(panel *p, const kn_mat *w, const kn_act_layout *layout, const char *first,
+static void bytes_columns(panel *p, const kn_mat *w, const kn_act_layout *layout, const char *first,
                           int n_tokens, int c0, int n_cols)
 {
     size_t g0 = (size_t)(c0 / w->group) * sizeof(float);

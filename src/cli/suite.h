@@ -1,11 +1,11 @@
 /* suite.h - `bench --suite NAME`: the questions that users of the seed measured, answered on a
  * model in one process, as JSON, a table and a plot.
  *
- *   quality      what the lossy modes cost: perplexity, KL and repetition by share of resident
- * experts multi-turn   20 turns: memory, speed, repetition, misses, and a digest that no budget
- * changes warmup       cold, profile and saved-state starts, and the predictive warmups, phase by
- * phase context      speed and memory as the context grows models       the same short run over
- * several models
+ * - quality: what the lossy modes cost: perplexity, KL and repetition by share of resident experts
+ * - multi-turn: 20 turns: memory, speed, repetition, misses, and a digest that no budget changes
+ * - warmup: cold, profile and saved-state starts, the predictive warmups, and a change of domain
+ * - context: speed and memory as the context grows
+ * - models: the same short run over several models
  */
 #ifndef CLI_SUITE_H
 #define CLI_SUITE_H

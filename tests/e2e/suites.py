@@ -48,7 +48,8 @@ def check_quality(tmp):
 def check_others(tmp):
     profile = "models/flash-moe-tiny/profile.json"
     starts = {r["start"]: r for r in suite("warmup", "--profile", profile, "--capacity", "32")}
-    assert len(starts) == 7
+    assert len(starts) == 9
+    assert starts["another domain"]["open_s"] == 0 < starts["another domain"]["first_token_s"]
     assert starts["saved state, again"]["hit_rate"] > starts["saved state, first"]["hit_rate"]
     rows = suite("context", "-c", "300", "--capacity", "64")
     assert [r["context"] for r in rows] == sorted(r["context"] for r in rows) and len(rows) == 8

@@ -106,26 +106,30 @@ static inline int turned_groups(const kn_mat *w)
     return w->scale_type == KN_F32 ? GROUPS / 2 : GROUPS;
 }
 
-static inline void transpose_16x16(__m512i *r)
+INLINE void transpose_16x16(__m512i *r)
 {
     __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
+    UNROLL for (int i = 0; i < 16; i += 2)
+    {
         t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
     }
-    for (int i = 0; i < 16; i += 4) {
+    UNROLL for (int i = 0; i < 16; i += 4)
+    {
         r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
         r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
         r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
         r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++)
+    {
         t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
         t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
         t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
         t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
     }
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++)
+    {
         r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
         r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
         r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
@@ -364,6 +368,8 @@ static void matvec_integer(float *y, size_t y_stride, const kn_mat *w, const kn_
 {
     kn_act_layout layout = kn_act_layout_of(a);
     unpacker u = unpacker_of(w->bits);
+    const char *head = (const char *)w->w + (size_t)row0 * w->row_bytes;
+    fetch(&head, (int)ahead_bytes(w)); /* what the steady fetching begins behind */
     for (int r = row0; r < row1; r += ROWS)
         for (int t = t0; t < t1; t++)
             integer_rows(y + (size_t)t * y_stride, w, &u, r, row1 - r < ROWS ? row1 - r : ROWS,

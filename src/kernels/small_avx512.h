@@ -1,11 +1,18 @@
-/* small_avx512.h - integer products of two to SMALL_TOKENS vectors, as when few sequences decode
- * together: bound by reading weights, but for their multiplications.
+/* small_avx512.h - integer products of two to sixteen vectors, as when few sequences decode
+ * together, SMALL_TOKENS at a time: bound by reading weights, but for their multiplications.
  *
  * The one-vector kernel for several: codes of four rows are taken apart once and stay in registers
  * while every token is multiplied with them. A panel (gemm_avx512.h) is not worth its turning
  * here. */
 
 enum { SMALL_TOKENS = 8, SMALL_SUMS = 64, JOIN_TOKENS = 2 };
+
+/* With more vectors the panel is faster; it is with fewer where rows are long. */
+static inline int small_batch(const kn_mat *w)
+{
+    enum { LONG_ROW = 2048 };
+    return w->cols > LONG_ROW ? SMALL_TOKENS : 2 * SMALL_TOKENS;
+}
 
 /* The sums of sixteen rows: [chunk * tokens + token][k] as turn_sums() takes them. */
 typedef struct small_sums {
@@ -137,11 +144,11 @@ static void small_integer(float *y, size_t y_stride, const kn_mat *w, const kn_a
 {
     kn_act_layout layout = kn_act_layout_of(a);
     unpacker u = unpacker_of(w->bits);
-    for (int t = t0; t < t1; t += SMALL_TOKENS) {
-        const char *first = (const char *)a->prepared + (size_t)t * layout.bytes;
-        records tokens = {first, &layout, t1 - t < SMALL_TOKENS ? t1 - t : SMALL_TOKENS};
-        for (int r = row0; r < row1; r += ROWS)
+    for (int r = row0; r < row1; r += ROWS)
+        for (int t = t0; t < t1; t += SMALL_TOKENS) {
+            const char *first = (const char *)a->prepared + (size_t)t * layout.bytes;
+            records tokens = {first, &layout, t1 - t < SMALL_TOKENS ? t1 - t : SMALL_TOKENS};
             small_rows(y + (size_t)t * y_stride, y_stride, w, &u, r,
                        row1 - r < ROWS ? row1 - r : ROWS, &tokens);
-    }
+        }
 }

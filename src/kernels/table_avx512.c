@@ -32,7 +32,7 @@ static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, 
     bool whole_lanes = w->format != KN_F8_BLOCK || w->cols % 16 == 0;
     if (kn_is_integer_product(a, w) && t1 - t0 == 1) {
         matvec_integer(y, y_stride, w, a, row0, row1, t0, t1);
-    } else if (kn_is_integer_product(a, w) && t1 - t0 <= SMALL_TOKENS) {
+    } else if (kn_is_integer_product(a, w) && t1 - t0 <= small_batch(w)) {
         small_integer(y, y_stride, w, a, row0, row1, t0, t1);
     } else if (kn_is_integer_product(a, w)) {
         gemm_integer(y, y_stride, w, a, row0, row1, t0, t1);

@@ -44,12 +44,16 @@ static float update_dot(float *row, float a, const float *k, const float *q, int
     return v_sum(sum);
 }
 
+/* A state is read from memory once a token: it is fetched this many floats ahead. */
+enum { STATE_AHEAD = 1024 };
+
 static void delta_step(float *out, float *S, const float *q, const float *k, const float *v,
                        float decay, float beta, int dk, int dv)
 {
     v16 vdecay = v_set1(decay);
     for (int r = 0; r < dv; r++) {
         float *row = S + (size_t)r * (size_t)dk;
+        for (int i = 0; i < dk; i += 16) __builtin_prefetch(row + STATE_AHEAD + i, 1);
         float known = decay_dot(row, k, vdecay, dk);
         out[r] = update_dot(row, (v[r] - known) * beta, k, q, dk);
     }

@@ -47,7 +47,8 @@ static uint64_t fingerprint(en_engine *e)
         uint64_t bytes = ts_file_bytes(store, i);
         hash = mix(hash, &bytes, sizeof bytes);
     }
-    int32_t how[3] = {e->options.kv_bits, (int32_t)e->options.precision, e->options.mlx_router};
+    int32_t how[] = {KN_ARITHMETIC, e->options.kv_bits, (int32_t)e->options.precision,
+                     e->options.mlx_router};
     return mix(hash, how, sizeof how);
 }
 

@@ -19,6 +19,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Grows with every change that moves a bit of any result: states that were computed otherwise are
+ * not gone on with. */
+enum { KN_ARITHMETIC = 2 };
+
 /* --- instruction sets ----------------------------------------------------------------------- */
 
 typedef enum kn_isa {

@@ -14,17 +14,17 @@ static const struct {
     [KN_ISA_PORTABLE] = {"portable", &kn_table_portable},
 #if defined(__x86_64__)
     [KN_ISA_AVX2] = {"avx2", &kn_table_avx2},
-    [KN_ISA_AVX2_VNNI] = {"avx2+vnni", &kn_table_avx2vnni},
+    [KN_ISA_AVX2_VNNI] = {"avx2", &kn_table_avx2vnni},
     [KN_ISA_AVX512] = {"avx512", &kn_table_avx512},
     [KN_ISA_NEON] = {"neon", NULL},
 #elif defined(__aarch64__)
     [KN_ISA_AVX2] = {"avx2", NULL},
-    [KN_ISA_AVX2_VNNI] = {"avx2+vnni", NULL},
+    [KN_ISA_AVX2_VNNI] = {"avx2", NULL},
     [KN_ISA_AVX512] = {"avx512", NULL},
     [KN_ISA_NEON] = {"neon", &kn_table_neon},
 #else
     [KN_ISA_AVX2] = {"avx2", NULL},
-    [KN_ISA_AVX2_VNNI] = {"avx2+vnni", NULL},
+    [KN_ISA_AVX2_VNNI] = {"avx2", NULL},
     [KN_ISA_AVX512] = {"avx512", NULL},
     [KN_ISA_NEON] = {"neon", NULL},
 #endif

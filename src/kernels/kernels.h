@@ -33,7 +33,7 @@ typedef enum kn_isa {
     KN_ISA_NEON
 } kn_isa;
 
-const char *kn_isa_name(kn_isa isa);              /* "portable", "avx2", "avx2+vnni", ... */
+const char *kn_isa_name(kn_isa isa);              /* as --isa takes it: both AVX2s are "avx2" */
 bool kn_isa_parse(const char *name, kn_isa *out); /* "auto" gives the best one here */
 bool kn_isa_available(kn_isa isa);                /* does this CPU have it? */
 kn_isa kn_isa_best(void);

@@ -1,7 +1,7 @@
 /* bench_model.c - arms (one a --compare, and the plain one) run in turns, round after round, each
  * time opened anew, so that a machine that slows down slows all of them. In each turn: a prompt to
  * warm up, the measured prompt, tokens to warm up, then the measured ones. Rates of disk and memory
- * are measured before each round; the best so far count. */
+ * are measured around each turn, which is held against their mean. */
 #include "cli/bench_model.h"
 
 #include "base/file.h"

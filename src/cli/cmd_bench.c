@@ -29,6 +29,7 @@ const cli_spec spec_bench = {
                 "flash-moe bench MODEL --memory 4G --compare '--memory 8G' --svg memory.svg\n"
                 "flash-moe bench MODEL --compare '--prefetch 4' --compare '--buffered' --json\n"
                 "flash-moe bench MODEL --trace routing.jsonl\n"
+                "flash-moe bench --suite batch --capacity 51 MODEL\n"
                 "flash-moe bench --kernels --only 4-bit --isa avx2 -t 1\n",
     .groups = {&cli_group_model, &cli_group_bench_model, &cli_group_engine, &cli_group_seed,
                &suite_group, &kernel_group},

@@ -8,7 +8,7 @@
 #include <string.h>
 
 const cli_option cli_suite_options[] = {
-    {"suite", 0, CLI_CHOICE, "quality|multi-turn|warmup|context|models", 0, 0,
+    {"suite", 0, CLI_CHOICE, "quality|multi-turn|warmup|context|models|batch", 0, 0,
      "one of the suites below instead of plain decoding"},
     {"texts", 0, CLI_FOLDER, "DIR", 0, 0,
      "suite quality: a text file a domain; default bench/texts"},
@@ -18,7 +18,7 @@ const cli_option cli_suite_options[] = {
 
 static const cli_suite suites[] = {
     {"quality", suite_quality}, {"multi-turn", suite_multi_turn}, {"warmup", suite_warmup},
-    {"context", suite_context}, {"models", suite_models},
+    {"context", suite_context}, {"models", suite_models},         {"batch", suite_batch},
 };
 
 int cli_run_suite(const cli_args *a, const char *name)
@@ -64,30 +64,41 @@ static bool on_event(void *arg, const en_event *event)
     return !cli_interrupted();
 }
 
-fm_status suite_answer_to(en_engine *e, const int32_t *ids, int n, int tokens, bool ignore_end,
-                          suite_answer *out, fm_error *err)
+fm_status suite_submit(en_engine *e, const int32_t *ids, int n, int tokens, bool ignore_end,
+                       const en_sampling *sampling, suite_answer *out, fm_error *err)
 {
     *out = (suite_answer){.capacity = tokens, .submitted = bs_now()};
     out->tokens = bs_calloc((size_t)tokens + 1, sizeof *out->tokens);
     if (!out->tokens) return fm_fail_nomem(err, "running a suite");
     en_request r = en_request_default(e);
-    r.sampling = en_sampling_default();
+    r.sampling = *sampling;
     r.prompt = ids;
     r.n_prompt = n;
     r.max_tokens = tokens;
     r.ignore_end = ignore_end;
     r.on_event = on_event;
     r.arg = out;
-    fm_status status = en_submit(e, &r, NULL, err);
+    return en_submit(e, &r, NULL, err);
+}
+
+fm_status suite_outcome(const suite_answer *a, fm_error *err)
+{
+    if (a->finish == EN_FINISH_ERROR) {
+        if (err) *err = a->error;
+        return a->error.code;
+    }
+    if (a->finish == EN_FINISH_CANCELLED) return fm_fail(err, FM_E_CANCELLED, "interrupted");
+    return FM_OK;
+}
+
+fm_status suite_answer_to(en_engine *e, const int32_t *ids, int n, int tokens, bool ignore_end,
+                          suite_answer *out, fm_error *err)
+{
+    en_sampling greedy = en_sampling_default();
+    fm_status status = suite_submit(e, ids, n, tokens, ignore_end, &greedy, out, err);
     while (!status && en_step(e) > 0) {
     }
-    if (!status && out->finish == EN_FINISH_ERROR) {
-        if (err) *err = out->error;
-        status = out->error.code;
-    }
-    if (!status && out->finish == EN_FINISH_CANCELLED)
-        status = fm_fail(err, FM_E_CANCELLED, "interrupted");
-    return status;
+    return status ? status : suite_outcome(out, err);
 }
 
 void suite_show(const json_t *row)

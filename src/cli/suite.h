@@ -6,6 +6,7 @@
  * - warmup: cold, profile and saved-state starts, the predictive warmups, and a change of domain
  * - context: speed and memory as the context grows
  * - models: the same short run over several models
+ * - batch: 1, 2, 4 and 8 sequences at once: speed, bytes read a token, and the answers of one alone
  */
 #ifndef CLI_SUITE_H
 #define CLI_SUITE_H
@@ -31,6 +32,7 @@ json_t *suite_multi_turn(const cli_args *a, cli_plot *plot, fm_error *err);
 json_t *suite_warmup(const cli_args *a, cli_plot *plot, fm_error *err);
 json_t *suite_context(const cli_args *a, cli_plot *plot, fm_error *err);
 json_t *suite_models(const cli_args *a, cli_plot *plot, fm_error *err);
+json_t *suite_batch(const cli_args *a, cli_plot *plot, fm_error *err);
 
 /* --- what suites share --------------------------------------------------------------------------
  */
@@ -47,6 +49,12 @@ typedef struct suite_answer {
 } suite_answer;
 
 void suite_answer_free(suite_answer *a);
+
+/* Ask for an answer of at most `tokens` tokens; the caller takes the steps. When they are done:
+ * whether it failed or was interrupted. */
+fm_status suite_submit(en_engine *e, const int32_t *ids, int n, int tokens, bool ignore_end,
+                       const en_sampling *sampling, suite_answer *out, fm_error *err);
+fm_status suite_outcome(const suite_answer *a, fm_error *err);
 
 /* One greedy answer of at most `tokens` tokens, going on after end tokens if ignore_end. */
 fm_status suite_answer_to(en_engine *e, const int32_t *ids, int n, int tokens, bool ignore_end,

@@ -59,11 +59,22 @@ def check_others(tmp):
     assert p.returncode == 1 and b"--models" in p.stderr
 
 
+def check_batch():
+    """1, 2, 4 and 8 sequences at once, with little memory and with all: the same tokens, and fewer steps."""
+    few, all_ = (suite("batch", "-n", "12", "--rounds", "2", "--capacity", c) for c in ("16", "64"))
+    for rows in (few, all_):
+        assert [r["at_once"] for r in rows] == [1, 2, 4, 8] and rows[0]["gain"] == 1
+        assert len({r["digest"] for r in few + all_}) == 1
+    assert all(r["hit_rate"] == 1 and r["bytes_per_token"] == 0 for r in all_)
+    assert all(0 < r["hit_rate"] < 1 and r["bytes_per_token"] > 0 for r in few)
+
+
 def main():
     with tempfile.TemporaryDirectory() as tmp:
         check_turns()
         check_quality(tmp)
         check_others(tmp)
+    check_batch()
     print("1 passed, 0 failed")
 
 

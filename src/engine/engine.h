@@ -308,7 +308,7 @@ typedef struct en_stats {
     double dropped_mass;    /* share of router weight lost to a fixed set; 0 in exact mode */
     uint64_t dropped_picks; /* (token, expert) pairs that it lacked */
     int active, waiting;    /* choices now */
-    double memory_bytes_per_token, disk_bytes_per_token; /* what decoding read on average */
+    double memory_bytes_per_token, disk_bytes_per_token; /* what decoding moved on average */
     double bound_tok_s, bound_fraction;                  /* 0: the machine's rates are not known */
 } en_stats;
 
@@ -318,9 +318,10 @@ void en_reset_stats(en_engine *engine); /* engine's thread */
 /* The stats object of CLI.md; NULL when out of memory. Caller owns it. */
 json_t *en_stats_json(const en_stats *stats);
 
-/* The machine's own limit on decoding: the bytes a token reads from memory and those its misses
- * read from disk, each at the full rate and at the same time. en_get_stats reckons with the rates
- * that `tune` stored; here with others. */
+/* The machine's own limit on decoding: the bytes a token must move over the memory bus (weights,
+ * states and cached rows: md_pass_traffic; a pass that several requests share divides its weights)
+ * and those its misses read from disk, each at the full rate and at the same time. en_get_stats
+ * reckons with the rates that `tune` stored; here with others. */
 void en_reckon_bound(en_stats *stats, double disk_bytes_s, double memory_bytes_s);
 
 #endif

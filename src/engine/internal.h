@@ -102,6 +102,7 @@ typedef struct en_totals {
     uint64_t prompt_fed, decoded; /* tokens of steps with, and without, a prompt chunk */
     double prompt_s, decode_s;    /* their time */
     uint64_t decode_bytes;        /* read from files in steps without a prompt chunk */
+    uint64_t decode_moved;        /* md_pass_traffic of those steps */
 } en_totals;
 
 struct en_engine {
@@ -166,8 +167,9 @@ void en_drop_finished(en_engine *e);
 void en_release_slot(en_engine *e, en_choice *c);
 /* Sampler and text stream as for a choice that has drawn nothing. */
 fm_status en_prepare_choice(en_engine *e, en_choice *c, fm_error *err);
-/* A forward pass for the statistics. */
-void en_count_pass(en_engine *e, int prompt_tokens, int answers, double seconds);
+/* A forward pass for the statistics; state_traffic: md_state_traffic of its answers. */
+void en_count_pass(en_engine *e, int prompt_tokens, int answers, uint64_t state_traffic,
+                   double seconds);
 
 /* prefix.c. Give the choice a slot that already holds as much of its prompt as can be reused;
  * false when none is free. */

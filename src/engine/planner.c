@@ -49,9 +49,10 @@ static void forecast(const md_model *model, const en_plan_request *r, en_plan *o
     static const double rates[EN_FORECASTS] = {0.5, 0.7, 0.8, 0.9, 0.95, 1.0};
     const md_info *info = md_describe(model);
     if (r->memory_bytes_s <= 0 || r->disk_bytes_s <= 0) return;
-    double routed = (double)info->expert_bytes * info->top_k * info->n_moe_layers;
-    double memory_s =
-        ((double)info->decode_read_bytes + routed) / r->memory_bytes_s + r->decode_overhead_s;
+    uint64_t picks = (uint64_t)info->top_k * (uint64_t)info->n_moe_layers;
+    double routed = (double)(info->expert_bytes * picks);
+    double moved = (double)md_pass_traffic(model, picks, md_state_traffic(model, 0));
+    double memory_s = moved / r->memory_bytes_s + r->decode_overhead_s;
     for (int i = 0; i < EN_FORECASTS; i++) {
         double disk_s = (1 - rates[i]) * routed / r->disk_bytes_s;
         double s = disk_s > memory_s ? disk_s : memory_s;

@@ -71,6 +71,7 @@ static void admit(en_engine *e)
 
 typedef struct pass {
     int n, rows, prompt_tokens, answers;
+    uint64_t state_traffic; /* of the answers */
 } pass;
 
 static void add_answers(en_engine *e, pass *p)
@@ -83,6 +84,7 @@ static void add_answers(en_engine *e, pass *p)
         c->row = p->rows++;
         c->feeding = 1;
         p->answers++;
+        p->state_traffic += md_state_traffic(e->model, md_state_length(c->slot->state));
     }
 }
 
@@ -164,10 +166,12 @@ static void fail_pass(en_engine *e, const fm_error *err)
     }
 }
 
-void en_count_pass(en_engine *e, int prompt_tokens, int answers, double seconds)
+void en_count_pass(en_engine *e, int prompt_tokens, int answers, uint64_t state_traffic,
+                   double seconds)
 {
-    xp_stats now = {0};
+    xp_stats now = {0}, before = e->expert_stats;
     if (e->experts) xp_get_stats(e->experts, &now);
+    uint64_t experts = now.hits + now.misses - before.hits - before.misses;
     pthread_mutex_lock(&e->lock);
     e->totals.steps++;
     if (prompt_tokens) {
@@ -176,7 +180,8 @@ void en_count_pass(en_engine *e, int prompt_tokens, int answers, double seconds)
     } else {
         e->totals.decoded += (uint64_t)answers;
         e->totals.decode_s += seconds;
-        e->totals.decode_bytes += now.bytes_read - e->expert_stats.bytes_read;
+        e->totals.decode_bytes += now.bytes_read - before.bytes_read;
+        e->totals.decode_moved += md_pass_traffic(e->model, experts, state_traffic);
     }
     e->expert_stats = now;
     md_run_mass(e->run, &e->mass);
@@ -197,7 +202,7 @@ int en_step(en_engine *e)
         fm_error err;
         fm_status status =
             md_forward(e->run, e->batch, p.n, p.prompt_tokens >= XP_PREFILL_FROM, e->logits, &err);
-        en_count_pass(e, p.prompt_tokens, p.answers, bs_now() - start);
+        en_count_pass(e, p.prompt_tokens, p.answers, p.state_traffic, bs_now() - start);
         if (status) {
             fail_pass(e, &err);
         } else {

@@ -38,7 +38,7 @@ fm_status en_score(en_engine *e, const int32_t *ids, int n, int chunk, en_score_
         for (int i = 0; i < take; i++) e->batch[i] = (md_token){ids[at + i], slot->state, true};
         double start = bs_now();
         status = md_forward(e->run, e->batch, take, take >= XP_PREFILL_FROM, e->logits, err);
-        en_count_pass(e, take, 0, bs_now() - start);
+        en_count_pass(e, take, 0, 0, bs_now() - start);
         pthread_mutex_lock(&e->lock);
         e->totals.prompt_tokens += (uint64_t)take;
         pthread_mutex_unlock(&e->lock);

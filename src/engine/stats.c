@@ -22,13 +22,11 @@ void en_reckon_bound(en_stats *s, double disk_bytes_s, double memory_bytes_s)
     s->bound_fraction = s->decode_tok_s / s->bound_tok_s;
 }
 
-/* What decoding one token reads: all active weights from memory, the misses from disk. */
-static void fill_bytes_per_token(const en_engine *e, const en_totals *t, en_stats *out)
+static void fill_bytes_per_token(const en_totals *t, en_stats *out)
 {
-    const md_info *info = md_describe(e->model);
-    double routed = (double)info->expert_bytes * info->top_k * info->n_moe_layers;
-    out->memory_bytes_per_token = (double)info->decode_read_bytes + routed;
-    if (t->decoded) out->disk_bytes_per_token = (double)t->decode_bytes / (double)t->decoded;
+    if (!t->decoded) return;
+    out->memory_bytes_per_token = (double)t->decode_moved / (double)t->decoded;
+    out->disk_bytes_per_token = (double)t->decode_bytes / (double)t->decoded;
 }
 
 static void fill_held(const en_engine *e, en_stats *out)
@@ -83,7 +81,7 @@ void en_get_stats(en_engine *e, en_stats *out)
     out->direct_io = x.direct_io;
     out->io = io_name(x.io);
     out->policy = policy_name(x.policy);
-    fill_bytes_per_token(e, &t, out);
+    fill_bytes_per_token(&t, out);
     en_reckon_bound(out, e->disk_rate, e->memory_rate);
 }
 

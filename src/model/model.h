@@ -86,6 +86,13 @@ void md_snapshot_restore(md_state *state, int length, const void *snapshot);
 fm_status md_state_copy(md_state *dst, const md_state *src, int length, const void *snapshot,
                         fm_error *err);
 
+/* Bytes that must cross the memory bus, whatever the program does. Of a sequence whose next token
+ * has this position: the recurrent states, read and written back, the cached rows in the window of
+ * each attention layer, read, and the token's own row, written. Of a decode pass: the resident
+ * weights once, each of its distinct experts once, and its sequences' traffic. */
+uint64_t md_state_traffic(const md_model *model, int position);
+uint64_t md_pass_traffic(const md_model *model, uint64_t experts, uint64_t states);
+
 /* The KV cache of positions [begin, end) as bytes, to save and to put back. */
 uint64_t md_kv_bytes(const md_model *model, int tokens);
 void md_kv_export(const md_state *state, int begin, int end, void *out);

@@ -114,6 +114,25 @@ bool md_state_truncate(md_state *state, int length)
     return true;
 }
 
+/* --- what decoding moves ---------------------------------------------------------------------- */
+
+uint64_t md_state_traffic(const md_model *model, int position)
+{
+    uint64_t bytes = 2 * model->recurrent_floats * sizeof(float);
+    for (int n = 0; n < model->config.n_layers; n++) {
+        const md_layer *l = &model->layers[n];
+        int rows = position + 1, window = l->c->window;
+        if (window && rows > window) rows = window;
+        bytes += (uint64_t)rows * (uint64_t)l->kv_heads * (l->k_bytes + l->v_bytes);
+    }
+    return bytes;
+}
+
+uint64_t md_pass_traffic(const md_model *model, uint64_t experts, uint64_t states)
+{
+    return model->info.decode_read_bytes + experts * model->info.expert_bytes + states;
+}
+
 /* --- snapshots and copies --------------------------------------------------------------------- */
 
 uint64_t md_snapshot_bytes(const md_model *model)

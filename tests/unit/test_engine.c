@@ -502,6 +502,40 @@ static void the_bound_is_the_slower_of_two(void **state)
     assert_float_equal(s.bound_fraction, 0, 0);
 }
 
+/* One request moves all active weights a token and its state at each position; requests that are
+ * answered together share the resident weights and the experts that several of them picked. */
+static void what_a_token_moves_is_counted(void **state)
+{
+    (void)state;
+    en_engine *e = open_with(three_slots);
+    const md_info *info = en_describe(e);
+    uint64_t picks = (uint64_t)info->top_k * (uint64_t)info->n_moe_layers;
+    double moved[2];
+    for (int together = 0; together < 2; together++) {
+        heard h[3] = {0};
+        tx_ids ids = encode(e, prompts[1]);
+        for (int i = 0; i < (together ? 3 : 1); i++) {
+            en_request r = request(e, &ids, &h[i], 5);
+            r.ignore_end = r.no_cache = true;
+            submit(e, &r);
+        }
+        en_reset_stats(e);
+        run(e);
+        en_stats s;
+        en_get_stats(e, &s);
+        moved[together] = s.memory_bytes_per_token;
+        uint64_t all = 0; /* of a prompt and five tokens, four are fed */
+        for (int i = 0; i < 4; i++)
+            all += md_pass_traffic(en_model(e), picks,
+                                   md_state_traffic(en_model(e), (int)ids.length + i));
+        if (!together) assert_float_equal(moved[0], (double)all / 4, 1);
+        for (int i = 0; i < 3; i++) forget(&h[i]);
+        tx_ids_free(&ids);
+    }
+    assert_true(moved[1] < moved[0] / 2 && moved[1] > moved[0] / 3);
+    en_close(e);
+}
+
 static void a_budget_below_the_floor_names_it(void **state)
 {
     (void)state;
@@ -554,6 +588,7 @@ int main(void)
         cmocka_unit_test(ends_and_limits),
         cmocka_unit_test(masks_and_logprobs),
         cmocka_unit_test(the_bound_is_the_slower_of_two),
+        cmocka_unit_test(what_a_token_moves_is_counted),
         cmocka_unit_test(a_budget_below_the_floor_names_it),
         cmocka_unit_test(out_of_memory_anywhere),
     };

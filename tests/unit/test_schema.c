@@ -71,6 +71,41 @@ static void bytes_of_named_models(void **unused)
     }
 }
 
+/* Recurrent states count twice (36 layers of 32 heads of 128 x 128 and three inputs of the
+ * convolution's 8192 channels), cached rows once, those outside of a window not at all. */
+static void traffic_of_states(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *config;
+        uint64_t recurrent, full_row, window_row;
+        int window;
+    } known[] = {
+        {"Qwen3-Coder-Next", 36 * (32 * 128 * 128 + 3 * 8192) * 4, 24576, 0, 0},
+        {"GLM-4.7-Flash", 0, 54144, 0, 0},
+        {"gpt-oss-20b", 0, 12 * 2048, 12 * 2048, 128},
+    };
+    static const int positions[] = {0, 127, 128, 4000};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char path[200];
+        snprintf(path, sizeof path, "configs/%s.json", known[i].config);
+        md_options options = {.kv_type = KN_KV_F16};
+        md_model *m;
+        fm_error err = {0};
+        if (md_open_config(path, &options, &m, &err)) fail_msg("%s", err.message);
+        for (size_t k = 0; k < sizeof positions / sizeof *positions; k++) {
+            uint64_t rows = (uint64_t)positions[k] + 1, most = (uint64_t)known[i].window;
+            uint64_t expected = 2 * known[i].recurrent + rows * known[i].full_row +
+                                (rows < most ? rows : most) * known[i].window_row;
+            assert_int_equal(md_state_traffic(m, positions[k]), expected);
+        }
+        const md_info *info = md_describe(m);
+        assert_int_equal(md_pass_traffic(m, 7, 99),
+                         info->decode_read_bytes + 7 * info->expert_bytes + 99);
+        md_close(m);
+    }
+}
+
 /* --- refusals --------------------------------------------------------------------------------- */
 
 static const char base[] =
@@ -239,6 +274,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_of_named_models),
+        cmocka_unit_test(traffic_of_states),
         cmocka_unit_test(wrong_configs_are_refused),
         cmocka_unit_test(types_and_options_are_named),
         cmocka_unit_test(rope_parameters_stand_in_either_place),

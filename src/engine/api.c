@@ -38,8 +38,12 @@ void flash_free(void *p)
 
 fm_options fm_options_default(void)
 {
-    return (fm_options){
-        .capacity = -1, .parallel = 1, .kv_bits = 32, .pin_top_k = -1, .pin_threshold = -1};
+    return (fm_options){.capacity = -1,
+                        .parallel = 1,
+                        .kv_bits = 32,
+                        .prefetch = -1,
+                        .pin_top_k = -1,
+                        .pin_threshold = -1};
 }
 
 /* --- options -----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ en_options en_options_default(void)
                         .isa = kn_isa_best(),
                         .precision = KN_PRECISION_FAST,
                         .kv_bits = 32,
+                        .prefetch = -1,
                         .pin_top_k = -1,
                         .pin_threshold = -1};
 }

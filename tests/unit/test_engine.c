@@ -502,6 +502,29 @@ static void the_bound_is_the_slower_of_two(void **state)
     assert_float_equal(s.bound_fraction, 0, 0);
 }
 
+static void few_slots(en_options *o)
+{
+    o->capacity = 16;
+}
+
+/* Nobody has to ask for hints. */
+static void experts_are_read_ahead_by_default(void **state)
+{
+    (void)state;
+    en_engine *e = open_with(few_slots);
+    heard h = {0};
+    tx_ids ids = encode(e, prompts[0]);
+    en_request r = request(e, &ids, &h, 24);
+    submit(e, &r);
+    run(e);
+    en_stats s;
+    en_get_stats(e, &s);
+    assert_true(s.expert_misses > 0 && s.prefetch_useful + s.prefetch_wasted > 0);
+    forget(&h);
+    tx_ids_free(&ids);
+    en_close(e);
+}
+
 /* One request moves all active weights a token and its state at each position; requests that are
  * answered together share the resident weights and the experts that several of them picked. */
 static void what_a_token_moves_is_counted(void **state)
@@ -588,6 +611,7 @@ int main(void)
         cmocka_unit_test(ends_and_limits),
         cmocka_unit_test(masks_and_logprobs),
         cmocka_unit_test(the_bound_is_the_slower_of_two),
+        cmocka_unit_test(experts_are_read_ahead_by_default),
         cmocka_unit_test(what_a_token_moves_is_counted),
         cmocka_unit_test(a_budget_below_the_floor_names_it),
         cmocka_unit_test(out_of_memory_anywhere),

@@ -143,7 +143,7 @@ static void store(en_engine *e, en_slot *slot)
         bs_pages_free(kv, kv_bytes);
         return;
     }
-    if (kv_bytes) md_kv_export(slot->state, 0, h->n, kv);
+    if (kv_bytes) md_kv_export(slot->state, h->n, kv);
     memcpy(ids, h->ids, ids_bytes);
     *s = (en_stored){.history = *h, .kv = kv, .kv_bytes = kv_bytes, .next = e->stored};
     s->history.ids = ids;
@@ -177,7 +177,7 @@ static void copy_prefix(en_engine *e, en_slot *to, const found *f)
         }
     } else {
         /* All of it comes back, then the state is cut: the bytes of a KV cache are one piece. */
-        md_kv_import(to->state, 0, from->n, f->stored->kv);
+        md_kv_import(to->state, from->n, f->stored->kv);
         if (f->snapshot) md_snapshot_restore(to->state, f->length, f->snapshot);
         else if (!md_state_truncate(to->state, f->length)) {
             en_clear_slot(e, to);

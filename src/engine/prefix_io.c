@@ -128,7 +128,7 @@ fm_status en_prefix_export(en_engine *e, int i, void *out, fm_error *err)
     memcpy(p, h->ids, (size_t)h->n * sizeof *h->ids);
     p += (size_t)h->n * sizeof *h->ids;
     uint64_t kv_bytes = md_kv_bytes(e->model, h->n);
-    if (slot) md_kv_export(slot->state, 0, h->n, p);
+    if (slot) md_kv_export(slot->state, h->n, p);
     else if (kv_bytes) memcpy(p, stored->kv, kv_bytes);
     p += kv_bytes;
     for (int s = 0; s < snapshots; s++) {

@@ -1,9 +1,30 @@
 /* body_attention.h - cached keys and values, and softmax attention over them in blocks. */
 
-/* Every element type in runs of 32: KN_KV_I8 keeps 32 codes, then their scale as a half. */
-enum { KV_RUN = 32, KV_RUN_I8 = KV_RUN + 2 };
+/* KN_KV_I8: a tile of KN_KV_TILE positions is, a run of 32 columns, a line of codes for each two
+ * columns (keys) or two positions (values), then a line of the positions' scales, as halves.
+ * Columns that fill up the last run are zero. */
+enum { KV_RUN = 32, KV_LINE = 64, KV_LINES = KN_KV_TILE / 2 };
+enum { KV_CODES = KV_LINES * KV_LINE, KV_RUN_TILE = KV_CODES + KV_LINE };
+_Static_assert((int)KV_RUN == (int)KN_KV_TILE, "keys and values have tiles of one shape");
 
-static void kv_store_run_i8(char *dst, const float *src, int m)
+/* Where one position's codes and scale of a run lie: code i at codes[i / 2 * apart + i % 2 * next].
+ */
+typedef struct kv_place {
+    char *codes, *scale;
+    int apart, next;
+} kv_place;
+
+static kv_place kv_place_of(const kn_kv *kv, int position, int run)
+{
+    int runs = (kv->dim + KV_RUN - 1) / KV_RUN, i = position % KN_KV_TILE;
+    char *tile = (char *)kv->cache +
+                 ((size_t)(position / KN_KV_TILE) * (size_t)runs + (size_t)run) * KV_RUN_TILE;
+    char *scale = tile + KV_CODES + (size_t)i * sizeof(uint16_t);
+    if (kv->what == KN_KEYS) return (kv_place){tile + 2 * i, scale, KV_LINE, 1};
+    return (kv_place){tile + i / 2 * KV_LINE + i % 2, scale, 4, 2};
+}
+
+static void kv_store_run(kv_place to, const float *src, int m)
 {
     v16 a = v_load_n(src, m < 16 ? m : 16), b = v_load_n(src + 16, m > 16 ? m - 16 : 0);
     float top = v_highest(v_max(v_abs(a), v_abs(b)));
@@ -12,16 +33,31 @@ static void kv_store_run_i8(char *dst, const float *src, int m)
     v16 inverse = v_set1(step > 0 ? 1.0f / step : 0), limit = v_set1(127), low = v_set1(-127);
     v_store(codes, v_max(low, v_min(limit, v_round(v_mul(a, inverse)))));
     v_store(codes + 16, v_max(low, v_min(limit, v_round(v_mul(b, inverse)))));
-    for (int i = 0; i < m; i++) dst[i] = (char)(codes[i] == codes[i] ? (int)codes[i] : 0);
-    memcpy(dst + m, &half, sizeof half);
+    for (int i = 0; i < KV_RUN; i++)
+        to.codes[i / 2 * to.apart + i % 2 * to.next] =
+            (char)(codes[i] == codes[i] ? (int)codes[i] : 0);
+    memcpy(to.scale, &half, sizeof half);
 }
 
-static void kv_store(kn_kv_type type, void *dst, const float *src, int dim)
+static void kv_load_run(float *dst, kv_place from, int m)
 {
-    char *out = dst;
-    if (type == KN_KV_F32) {
+    float step = kn_f16_f32(kn_read16(from.scale));
+    for (int i = 0; i < m; i++)
+        dst[i] = step * (float)(signed char)from.codes[i / 2 * from.apart + i % 2 * from.next];
+}
+
+static int run_width(int dim, int i)
+{
+    return dim - i < KV_RUN ? dim - i : KV_RUN;
+}
+
+static void kv_store(const kn_kv *kv, int position, const float *src)
+{
+    char *out = (char *)kv->cache + (size_t)position * kn_kv_bytes(kv->type, kv->dim);
+    int dim = kv->dim;
+    if (kv->type == KN_KV_F32) {
         memcpy(out, src, (size_t)dim * sizeof *src);
-    } else if (type == KN_KV_F16) {
+    } else if (kv->type == KN_KV_F16) {
         int i = 0;
         for (; i + 16 <= dim; i += 16) v_store_f16(out + 2 * i, v_load(src + i));
         for (; i < dim; i++) {
@@ -29,35 +65,30 @@ static void kv_store(kn_kv_type type, void *dst, const float *src, int dim)
             memcpy(out + 2 * i, &h, sizeof h);
         }
     } else {
-        for (int i = 0; i < dim; i += KV_RUN, out += KV_RUN_I8)
-            kv_store_run_i8(out, src + i, dim - i < KV_RUN ? dim - i : KV_RUN);
+        for (int i = 0; i < dim; i += KV_RUN)
+            kv_store_run(kv_place_of(kv, position, i / KV_RUN), src + i, run_width(dim, i));
     }
 }
 
-static void kv_load_run_i8(float *dst, const char *src, int m)
+/* A row of a cache in rows. */
+static void kv_load_row(kn_kv_type type, float *dst, const char *in, int dim)
 {
-    float step = kn_f16_f32(kn_read16(src + m));
-    for (int i = 0; i < m; i++) dst[i] = step * (float)(signed char)src[i];
-}
-
-static void kv_load(kn_kv_type type, float *dst, const void *src, int dim)
-{
-    const char *in = src;
     if (type == KN_KV_F32) {
         memcpy(dst, in, (size_t)dim * sizeof *dst);
-    } else if (type == KN_KV_F16) {
+    } else {
         int i = 0;
         for (; i + 16 <= dim; i += 16) v_store(dst + i, v_load_f16(in + 2 * i));
         for (; i < dim; i++) dst[i] = kn_f16_f32(kn_read16(in + 2 * i));
-    } else {
-        int i = 0;
-        for (; i + KV_RUN <= dim; i += KV_RUN, in += KV_RUN_I8) {
-            v16 step = v_set1_f16(in + KV_RUN);
-            v_store(dst + i, v_mul(step, v_load_i8(in)));
-            v_store(dst + i + 16, v_mul(step, v_load_i8(in + 16)));
-        }
-        if (i < dim) kv_load_run_i8(dst + i, in, dim - i);
     }
+}
+
+static void kv_load(const kn_kv *kv, int position, float *dst)
+{
+    const char *row = (char *)kv->cache + (size_t)position * kn_kv_bytes(kv->type, kv->dim);
+    if (kv->type != KN_KV_I8) kv_load_row(kv->type, dst, row, kv->dim);
+    else
+        for (int i = 0; i < kv->dim; i += KV_RUN)
+            kv_load_run(dst + i, kv_place_of(kv, position, i / KV_RUN), run_width(kv->dim, i));
 }
 
 /* ATT_HEADS heads a pass. Positions are taken ATT_ROWS at a time: as float32 they stay in the L1
@@ -77,7 +108,8 @@ static float_rows load_rows(kn_kv_type type, const void *rows, size_t stride, in
     for (size_t i = 0; i < (size_t)n * stride; i += 64) __builtin_prefetch(first + ATT_AHEAD + i);
     if (type == KN_KV_F32)
         return (float_rows){(const float *)(const void *)first, stride / sizeof(float)};
-    for (int i = 0; i < n; i++) kv_load(type, buffer + i * dim, first + (size_t)i * stride, dim);
+    for (int i = 0; i < n; i++)
+        kv_load_row(type, buffer + i * dim, first + (size_t)i * stride, dim);
     return (float_rows){buffer, (size_t)dim};
 }
 
@@ -189,19 +221,15 @@ static void block_values(float *out, size_t out_stride, float s[][KN_ATT_BLOCK],
     }
 }
 
-/* What a head has seen so far: the highest score, and the sum of exp(score - max). */
-typedef struct softmax_state {
-    float max, sum;
-} softmax_state;
-
-static void start_softmax(softmax_state *soft, float *out, const kn_attention *a, const float *sink)
+static void start_softmax(kn_softmax_state *soft, float *out, const kn_attention *a,
+                          const float *sink)
 {
-    *soft = (softmax_state){sink ? *sink : -INFINITY, sink ? 1.0f : 0.0f};
+    *soft = (kn_softmax_state){sink ? *sink : -INFINITY, sink ? 1.0f : 0.0f};
     memset(out, 0, (size_t)a->v_dim * sizeof *out);
 }
 
 /* Turns n scores into weights; scales `out` down where they raise the maximum. */
-static void weigh_block(softmax_state *soft, float *scores, int n, float *out,
+static void weigh_block(kn_softmax_state *soft, float *scores, int n, float *out,
                         const kn_attention *a)
 {
     float top = highest(scores, n);
@@ -216,13 +244,10 @@ static void weigh_block(softmax_state *soft, float *scores, int n, float *out,
 
 #include "kernels/body_attention_i8.h"
 
-static void attend_some(float *out, size_t out_stride, const float *q, size_t q_stride, int n,
-                        const kn_attention *a, const float *sink)
+static void attend_some(float *out, size_t out_stride, kn_softmax_state *soft, const float *q,
+                        size_t q_stride, int n, const kn_attention *a)
 {
-    softmax_state soft[ATT_HEADS];
     _Alignas(64) float s[ATT_HEADS][KN_ATT_BLOCK];
-    for (int h = 0; h < n; h++)
-        start_softmax(&soft[h], out + (size_t)h * out_stride, a, sink ? sink + h : NULL);
     for (int base = a->begin - a->begin % KN_ATT_BLOCK; base < a->end; base += KN_ATT_BLOCK) {
         int lo = base > a->begin ? base : a->begin;
         int hi = base + KN_ATT_BLOCK < a->end ? base + KN_ATT_BLOCK : a->end;
@@ -231,18 +256,29 @@ static void attend_some(float *out, size_t out_stride, const float *q, size_t q_
             weigh_block(&soft[h], s[h], KN_ATT_BLOCK, out + (size_t)h * out_stride, a);
         block_values(out, out_stride, s, n, a, base, lo, hi);
     }
-    for (int h = 0; h < n; h++) scale(out + (size_t)h * out_stride, 1.0f / soft[h].sum, a->v_dim);
 }
 
-static void attend_group(float *out, size_t out_stride, const float *q, size_t q_stride, int n,
-                         const kn_attention *a)
+static void attend_part(float *out, size_t out_stride, kn_softmax_state *soft, const float *q,
+                        size_t q_stride, int n, const kn_attention *a)
 {
+    for (int h = 0; h < n; h++)
+        start_softmax(&soft[h], out + (size_t)h * out_stride, a, a->sink ? a->sink + h : NULL);
     for (int h = 0; h < n; h += ATT_HEADS) {
         int some = n - h < ATT_HEADS ? n - h : ATT_HEADS;
-        const float *sink = a->sink ? a->sink + h : NULL;
+        const float *query = q + (size_t)h * q_stride;
         float *o = out + (size_t)h * out_stride;
-        if (a->type == KN_KV_I8)
-            attend_some_i8(o, out_stride, q + (size_t)h * q_stride, q_stride, some, a, sink);
-        else attend_some(o, out_stride, q + (size_t)h * q_stride, q_stride, some, a, sink);
+        if (a->type == KN_KV_I8) attend_some_i8(o, out_stride, soft + h, query, q_stride, some, a);
+        else attend_some(o, out_stride, soft + h, query, q_stride, some, a);
     }
+}
+
+/* out and soft go on to the positions of `more`, which lie behind theirs. */
+static void attend_more(float *out, kn_softmax_state *soft, const float *more,
+                        const kn_softmax_state *more_soft, int v_dim)
+{
+    float top = soft->max > more_soft->max ? soft->max : more_soft->max;
+    float mine = exp_one(soft->max - top), its = exp_one(more_soft->max - top);
+    scale(out, mine, v_dim);
+    axpy(out, its, more, v_dim);
+    *soft = (kn_softmax_state){top, mine * soft->sum + its * more_soft->sum};
 }

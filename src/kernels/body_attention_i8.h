@@ -5,12 +5,17 @@
  * step * (weight codes . value codes): weights times the runs' scales as 16 bits, with one step a
  * block, which is a 32767th of the largest. The sums in () are exact in 32 bits, so no order of
  * theirs shows; the rest is float32, runs and blocks rising. Blocks are cut at absolute positions,
- * longer ones than in float32, because each has its price in the steps of every head and run. */
+ * longer ones than in float32, because each has its price in the steps of every head and run.
+ *
+ * Both products are of one form: a line of the cache is 32 pairs of codes, and each pair meets the
+ * same two codes of a head. Of keys, a line is two columns of 32 positions; of values, two
+ * positions of 32 columns. */
 
 enum { I8_TOP = 32767, I8_RUNS = KN_ATT_MAX_DIM / KV_RUN };
-enum { I8_BLOCK = 128, I8_BLOCK_TILES = I8_BLOCK / 16 };
+enum { I8_BLOCK = 128, I8_BLOCK_TILES = I8_BLOCK / KN_KV_TILE };
 _Static_assert((int64_t)I8_BLOCK *I8_TOP * 127 < INT32_MAX, "a block's sums fit 32 bits");
 _Static_assert(KN_ATT_MAX_DIM % KV_RUN == 0, "whole runs");
+_Static_assert(KN_ATT_PART % I8_BLOCK == 0, "whole blocks");
 
 typedef int16_t coded_queries[ATT_HEADS][KN_ATT_MAX_DIM];
 
@@ -21,7 +26,7 @@ static v16 coding_factor(v16 top)
     return v_select_gt(top, v_set1(1e-30f), factor, v_zero());
 }
 
-/* One query, its runs' codes in the order of i_turn; returns the step. */
+/* One query; returns the step. */
 static float code_query(int16_t *codes, const float *q, int dim)
 {
     v16 best = v_zero(), limit = v_set1(I8_TOP), low = v_set1(-I8_TOP);
@@ -30,71 +35,33 @@ static float code_query(int16_t *codes, const float *q, int dim)
     v16 factor = coding_factor(v_set1(top));
     memset(codes, 0, KN_ATT_MAX_DIM * sizeof *codes);
     FOR_LANES(dim)
-    {
-        int16_t some[16];
-        v_store_i16(some, v_max(v_min(v_mul(v_load_n(q + i, m), factor), limit), low));
-        for (int j = 0; j < 16; j++) codes[i + (j & ~3) + (j & 1) * 2 + (j >> 1 & 1)] = some[j];
-    }
+    v_store_i16(codes + i, v_max(v_min(v_mul(v_load_n(q + i, m), factor), limit), low));
     return top / I8_TOP;
 }
 
-/* Rows [lo, hi) of a block, counted from its first position. */
-typedef struct block_rows {
-    const char *row0;
-    size_t stride;
-    int dim, runs, lo, hi;
-} block_rows;
+/* Positions [lo, hi) of a block of a cache, counted from the block's first. */
+typedef struct code_block {
+    const char *first; /* its first tile */
+    size_t apart;      /* from a tile to the next */
+    int runs, dim, lo, hi;
+    bool turned; /* values that lie as keys do */
+} code_block;
 
-static block_rows rows_of(const void *rows, size_t stride, int dim, int base, const kn_attention *a)
+static code_block block_of(const void *cache, size_t stride, int dim, int base,
+                           const kn_attention *a)
 {
     int hi = a->end - base < I8_BLOCK ? a->end - base : I8_BLOCK;
-    return (block_rows){
-        (const char *)rows + (size_t)base * stride, stride, dim, (dim + KV_RUN - 1) / KV_RUN,
-        a->begin > base ? a->begin - base : 0,      hi};
+    return (code_block){.first = (const char *)cache + (size_t)base * stride,
+                        .apart = KN_KV_TILE * stride,
+                        .runs = (dim + KV_RUN - 1) / KV_RUN,
+                        .dim = dim,
+                        .lo = a->begin > base ? a->begin - base : 0,
+                        .hi = hi};
 }
 
-/* Sixteen scales, one in each row. */
-INLINE void gather_sixteen(uint16_t *half, const char *at, size_t stride)
+static const char *run_of(const code_block *b, int tile, int run)
 {
-    UNROLL for (int i = 0; i < 16; i++) half[i] = kn_read16(at + (size_t)i * stride);
-}
-
-/* The scales of all runs, zero in missing rows. They are gathered at once: a vector load right
- * behind the stores of its elements would wait for them. */
-static void gather_scales(float scales[][I8_BLOCK], const block_rows *b)
-{
-    uint16_t half[I8_RUNS][I8_BLOCK];
-    if (b->hi - b->lo < I8_BLOCK) memset(half, 0, (size_t)b->runs * sizeof *half);
-    for (int run = 0; run < b->runs; run++) {
-        int end = (run + 1) * KV_RUN < b->dim ? (run + 1) * KV_RUN : b->dim, i = b->lo;
-        const char *at = b->row0 + end + run * (KV_RUN_I8 - KV_RUN);
-        for (; i + 16 <= b->hi; i += 16)
-            gather_sixteen(half[run] + i, at + (size_t)i * b->stride, b->stride);
-        for (; i < b->hi; i++) half[run][i] = kn_read16(at + (size_t)i * b->stride);
-    }
-    for (int run = 0; run < b->runs; run++)
-        for (int i = 0; i < I8_BLOCK; i += 16) v_store(scales[run] + i, v_load_f16(half[run] + i));
-}
-
-/* One run of all rows of the block: as it lies, or, where rows or columns are missing, in `buffer`
- * with zeros instead. */
-typedef struct code_rows {
-    const char *first;
-    size_t stride;
-    const char *ahead; /* what to fetch meanwhile: this run's share of the next block */
-} code_rows;
-
-static code_rows run_rows(const block_rows *b, int run, char buffer[I8_BLOCK * KV_RUN])
-{
-    const char *codes = b->row0 + run * KV_RUN_I8;
-    const char *ahead = b->row0 + I8_BLOCK * (b->stride + (size_t)(run * KV_RUN_I8));
-    int columns = b->dim - run * KV_RUN;
-    if (b->hi - b->lo == I8_BLOCK && columns >= KV_RUN) return (code_rows){codes, b->stride, ahead};
-    memset(buffer, 0, I8_BLOCK * KV_RUN);
-    for (int i = b->lo; i < b->hi; i++)
-        memcpy(buffer + i * KV_RUN, codes + (size_t)i * b->stride,
-               (size_t)(columns < KV_RUN ? columns : KV_RUN));
-    return (code_rows){buffer, KV_RUN, ahead};
+    return b->first + (size_t)tile * b->apart + run * KV_RUN_TILE;
 }
 
 /* The heads of a tile: the largest power of two in n, at most `most`. */
@@ -104,65 +71,85 @@ static int tile_heads(int n, int most)
     return most;
 }
 
-/* s[h][position] += scale of the position's run * (query codes . key codes), for n_heads heads and
- * I8_TILES times sixteen positions. Fetches `ahead`, a line each `step`: memory likes it even. */
-enum { I8_HEADS = VN_LANES == 1 ? 1 : 4, I8_TILES = VN_LANES == 16 ? 4 : 1 };
-INLINE void score_tile_i8(float *s, const int16_t *q, int n_heads, const pairs *keys,
-                          const float *scales, bool first, const char *ahead, int step)
+/* sum[h][half] += the codes of each pair of the tile at `at` times two of head h, line after line.
+ * Fetches what lies `ahead` bytes further. */
+enum { I8_HEADS = VN_LANES == 16 ? 8 : VN_LANES == 1 ? 1 : 2 };
+INLINE void add_products(sums sum[][2], int n_heads, const int16_t *codes, size_t codes_apart,
+                         const char *at, size_t ahead)
 {
-    sums sum[I8_HEADS][I8_TILES];
-    UNROLL for (int h = 0; h < n_heads; h++) UNROLL for (int t = 0; t < I8_TILES; t++) sum[h][t] =
-        i_zero();
-    for (int i = 0; i < KV_RUN / 2; i++, ahead += step) {
-        __builtin_prefetch(ahead);
-        UNROLL for (int h = 0; h < n_heads; h++) UNROLL for (int t = 0; t < I8_TILES; t++)
-            sum[h][t] = i_dot(sum[h][t], keys[16 * t + i], q + h * KN_ATT_MAX_DIM + 2 * i);
+    for (int i = 0; i < KV_LINES; i++, at += KV_LINE) {
+        __builtin_prefetch(at + ahead);
+        pairs first = i_widen(at), second = i_widen(at + KV_LINE / 2);
+        UNROLL for (int h = 0; h < n_heads; h++)
+        {
+            const int16_t *two = codes + (size_t)h * codes_apart + 2 * i;
+            sum[h][0] = i_dot(sum[h][0], first, two);
+            sum[h][1] = i_dot(sum[h][1], second, two);
+        }
     }
-    UNROLL for (int h = 0; h < n_heads; h++) UNROLL for (int t = 0; t < I8_TILES; t++)
+    __builtin_prefetch(at + ahead); /* the scales */
+}
+
+/* s[h][position] += scale of the position's run * (query codes . key codes). */
+INLINE void score_tile_i8(float *s, const int16_t *q, int n_heads, const char *at, bool first,
+                          size_t ahead)
+{
+    sums sum[I8_HEADS][2];
+    UNROLL for (int h = 0; h < n_heads; h++) sum[h][0] = sum[h][1] = i_zero();
+    add_products(sum, n_heads, q, KN_ATT_MAX_DIM, at, ahead);
+    UNROLL for (int half = 0; half < 2; half++)
     {
-        float *at = s + h * I8_BLOCK + 16 * t;
-        v16 before = first ? v_zero() : v_load(at);
-        v_store(at, v_fma(v_load(scales + 16 * t), v_from_sums(sum[h][t]), before));
+        v16 scales = v_load_f16(at + KV_CODES + half * KV_LINE / 2);
+        UNROLL for (int h = 0; h < n_heads; h++)
+        {
+            float *to = s + h * I8_BLOCK + 16 * half;
+            v16 before = first ? v_zero() : v_load(to);
+            v_store(to, v_fma(scales, v_from_sums(sum[h][half]), before));
+        }
     }
 }
 
-/* One run's part of the scores of all heads. */
-static void score_run(float s[][I8_BLOCK], coded_queries q, int n, const block_rows *b, int run,
-                      const float *scales)
+/* One tile's scores of all heads. */
+static void score_tile_of(float s[][I8_BLOCK], coded_queries q, int n, const code_block *b,
+                          int tile)
 {
-    enum { BYTES = I8_TILES * 16 * KV_RUN_I8, STEPS = KV_RUN / 2 };
-    pairs keys[I8_TILES * 16];
-    char buffer[I8_BLOCK * KV_RUN];
-    code_rows rows = run_rows(b, run, buffer);
-    for (int t = b->lo / 16 / I8_TILES * I8_TILES; t * 16 < b->hi; t += I8_TILES) {
-        const char *ahead = rows.ahead + t * (16 * KV_RUN_I8);
-        for (int i = 0; i < I8_TILES; i++)
-            i_turn(keys + 16 * i, rows.first + (size_t)(16 * (t + i)) * rows.stride, rows.stride);
+    size_t ahead = I8_BLOCK_TILES * b->apart;
+    for (int run = 0; run < b->runs; run++) {
+        const char *at = run_of(b, tile, run);
         for (int h = 0, many; h < n; h += many) {
-            float *at = s[h] + 16 * t;
+            float *to = s[h] + KN_KV_TILE * tile;
             const int16_t *codes = q[h] + run * KV_RUN;
-            const char *fetch = ahead + BYTES * h / n;
             many = tile_heads(n - h, I8_HEADS);
-            int step = BYTES * many / n / STEPS;
-            if (I8_HEADS >= 4 && many == 4)
-                score_tile_i8(at, codes, 4, keys, scales + 16 * t, !run, fetch, step);
-            else if (I8_HEADS >= 2 && many == 2)
-                score_tile_i8(at, codes, 2, keys, scales + 16 * t, !run, fetch, step);
-            else score_tile_i8(at, codes, 1, keys, scales + 16 * t, !run, fetch, step);
+            if (I8_HEADS >= 8 && many == 8) score_tile_i8(to, codes, 8, at, !run, ahead);
+            else if (I8_HEADS >= 4 && many == 4) score_tile_i8(to, codes, 4, at, !run, ahead);
+            else if (I8_HEADS >= 2 && many == 2) score_tile_i8(to, codes, 2, at, !run, ahead);
+            else score_tile_i8(to, codes, 1, at, !run, ahead);
         }
     }
 }
 
 static void block_scores_i8(float s[][I8_BLOCK], coded_queries q, const float *step, int n,
-                            const block_rows *b)
+                            const code_block *b)
 {
-    _Alignas(64) float scales[I8_RUNS][I8_BLOCK];
-    gather_scales(scales, b);
-    for (int run = 0; run < b->runs; run++) score_run(s, q, n, b, run, scales[run]);
+    for (int tile = b->lo / KN_KV_TILE; tile * KN_KV_TILE < b->hi; tile++)
+        score_tile_of(s, q, n, b, tile);
     for (int h = 0; h < n; h++) scale(s[h], step[h], I8_BLOCK);
     for (int h = 0; h < n && b->hi - b->lo < I8_BLOCK; h++)
         for (int i = 0; i < I8_BLOCK; i++)
             if (i < b->lo || i >= b->hi) s[h][i] = -INFINITY;
+}
+
+/* The scales of all runs, zero in missing positions. */
+static void block_scales(float scales[][I8_BLOCK], const code_block *b)
+{
+    bool whole = b->hi - b->lo == I8_BLOCK;
+    for (int run = 0; run < b->runs; run++) {
+        for (int i = b->lo & -KN_KV_TILE; i < b->hi; i += 16)
+            v_store(scales[run] + i, v_load_f16(run_of(b, i / KN_KV_TILE, run) + KV_CODES +
+                                                i % KN_KV_TILE * sizeof(uint16_t)));
+        for (int i = 0; i < I8_BLOCK && !whole; i++)
+            if (i < b->lo || i >= b->hi) scales[run][i] = 0;
+    }
 }
 
 /* Weights times scales become codes with a step each run and head: their factors and steps. */
@@ -197,23 +184,38 @@ INLINE void code_weights(int16_t *codes, const float *weights, const float *scal
         v_store_i16(codes + i, v_mul(v_mul(v_load(weights + i), v_load(scales + i)), all));
 }
 
-/* out[h][0 .. columns) += step[h] * (weight codes . value codes of rows [row, last)). */
-enum { I8_VALUE_HEADS = VN_LANES == 16 ? 8 : VN_LANES == 1 ? 1 : 2 };
-INLINE void value_tile_i8(float *out, size_t out_stride, const float *step, const int16_t *weights,
-                          int n_heads, code_rows rows, int row, int last, int columns,
-                          const char *ahead, int ahead_step)
+/* Turns a tile: its pairs of columns become pairs of positions. Words of two columns and two
+ * positions are zipped with those eight lines on, four times; then each word is turned itself. */
+typedef uint32_t line_words __attribute__((vector_size(64)));
+static void turn_tile(char *out, const char *tile)
 {
-    sums sum[I8_VALUE_HEADS][2];
+    line_words a[KV_LINES], b[KV_LINES];
+    memcpy(a, tile, sizeof a);
+    for (int round = 0; round < 4; round++) {
+        UNROLL for (int i = 0; i < KV_LINES / 2; i++)
+        {
+            b[2 * i] = __builtin_shufflevector(a[i], a[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5,
+                                               21, 6, 22, 7, 23);
+            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12,
+                                                   28, 13, 29, 14, 30, 15, 31);
+        }
+        memcpy(a, b, sizeof a);
+    }
+    UNROLL for (int i = 0; i < KV_LINES; i++) b[i] =
+        (a[i] & 0xff0000ffu) | (a[i] >> 8 & 0xff00u) | (a[i] << 8 & 0xff0000u);
+    memcpy(out, b, sizeof b);
+}
+
+/* out[h][0 .. columns) += step[h] * (weight codes . value codes of tiles [tile, last)). */
+INLINE void value_tile_i8(float *out, size_t out_stride, const float *step, const int16_t *weights,
+                          int n_heads, const char *at, size_t apart, int tiles, int columns,
+                          size_t ahead)
+{
+    sums sum[I8_HEADS][2];
     int m[2] = {columns < 16 ? columns : 16, columns < 16 ? 0 : columns < 32 ? columns - 16 : 16};
     UNROLL for (int h = 0; h < n_heads; h++) sum[h][0] = sum[h][1] = i_zero();
-    const char *at = rows.first + (size_t)row * rows.stride;
-    for (; row < last; row += 2, at += 2 * rows.stride, ahead += ahead_step) {
-        pairs values[2];
-        __builtin_prefetch(ahead);
-        i_pair(values, at, at + rows.stride);
-        UNROLL for (int h = 0; h < n_heads; h++) UNROLL for (int i = 0; i < 2; i++) sum[h][i] =
-            i_dot(sum[h][i], values[i], weights + h * I8_BLOCK + row);
-    }
+    for (int i = 0; i < tiles; i++, at += apart)
+        add_products(sum, n_heads, weights + KN_KV_TILE * i, I8_BLOCK, at, ahead);
     UNROLL for (int h = 0; h < n_heads; h++) UNROLL for (int i = 0; i < 2; i++)
     {
         float *to = out + (size_t)h * out_stride + 16 * i;
@@ -224,36 +226,38 @@ INLINE void value_tile_i8(float *out, size_t out_stride, const float *step, cons
 
 /* One run of the block's values for all heads. */
 static void value_run(float *out, size_t out_stride, int16_t weights[][I8_BLOCK], const float *step,
-                      int n, const block_rows *b, int run)
+                      int n, const code_block *b, int run)
 {
-    enum { BYTES = I8_BLOCK * KV_RUN_I8, STEPS = I8_BLOCK / 2 };
-    char buffer[I8_BLOCK * KV_RUN];
-    code_rows rows = run_rows(b, run, buffer);
-    int lo = b->lo & ~1, hi = (b->hi + 1) & ~1, columns = b->dim - run * KV_RUN;
+    _Alignas(64) char turned[I8_BLOCK_TILES * KV_CODES];
+    int tile = b->lo / KN_KV_TILE, tiles = (b->hi + KN_KV_TILE - 1) / KN_KV_TILE - tile;
+    const char *at = run_of(b, tile, run);
+    size_t apart = b->apart, ahead = I8_BLOCK_TILES * apart;
+    int columns = b->dim - run * KV_RUN;
+    for (int i = 0; i < tiles && b->turned; i++)
+        turn_tile(turned + i * KV_CODES, at + (size_t)i * apart);
+    if (b->turned) at = turned, apart = KV_CODES, ahead = 0;
     for (int h = 0, many; h < n; h += many) {
         float *o = out + (size_t)h * out_stride;
         const float *st = step + h;
-        const int16_t *w = weights[h];
-        const char *fetch = rows.ahead + BYTES * h / n;
-        many = tile_heads(n - h, I8_VALUE_HEADS);
-        int by = BYTES * many / n / STEPS;
-        if (I8_VALUE_HEADS >= 8 && many == 8)
-            value_tile_i8(o, out_stride, st, w, 8, rows, lo, hi, columns, fetch, by);
-        else if (I8_VALUE_HEADS >= 4 && many == 4)
-            value_tile_i8(o, out_stride, st, w, 4, rows, lo, hi, columns, fetch, by);
-        else if (I8_VALUE_HEADS >= 2 && many == 2)
-            value_tile_i8(o, out_stride, st, w, 2, rows, lo, hi, columns, fetch, by);
-        else value_tile_i8(o, out_stride, st, w, 1, rows, lo, hi, columns, fetch, by);
+        const int16_t *w = weights[h] + KN_KV_TILE * tile;
+        many = tile_heads(n - h, I8_HEADS);
+        if (I8_HEADS >= 8 && many == 8)
+            value_tile_i8(o, out_stride, st, w, 8, at, apart, tiles, columns, ahead);
+        else if (I8_HEADS >= 4 && many == 4)
+            value_tile_i8(o, out_stride, st, w, 4, at, apart, tiles, columns, ahead);
+        else if (I8_HEADS >= 2 && many == 2)
+            value_tile_i8(o, out_stride, st, w, 2, at, apart, tiles, columns, ahead);
+        else value_tile_i8(o, out_stride, st, w, 1, at, apart, tiles, columns, ahead);
     }
 }
 
 static void block_values_i8(float *out, size_t out_stride, float s[][I8_BLOCK], int n,
-                            const block_rows *b)
+                            const code_block *b)
 {
     _Alignas(64) float scales[I8_RUNS][I8_BLOCK];
     _Alignas(64) int16_t weights[ATT_HEADS][I8_BLOCK];
     weight_steps w;
-    gather_scales(scales, b);
+    block_scales(scales, b);
     find_steps(&w, s, n, scales, b->runs);
     for (int run = 0; run < b->runs; run++) {
         for (int h = 0; h < n; h++)
@@ -262,24 +266,21 @@ static void block_values_i8(float *out, size_t out_stride, float s[][I8_BLOCK], 
     }
 }
 
-static void attend_some_i8(float *out, size_t out_stride, const float *q, size_t q_stride, int n,
-                           const kn_attention *a, const float *sink)
+static void attend_some_i8(float *out, size_t out_stride, kn_softmax_state *soft, const float *q,
+                           size_t q_stride, int n, const kn_attention *a)
 {
-    softmax_state soft[ATT_HEADS];
     coded_queries codes;
     float step[ATT_HEADS];
     _Alignas(64) float s[ATT_HEADS][I8_BLOCK];
-    for (int h = 0; h < n; h++) {
-        start_softmax(&soft[h], out + (size_t)h * out_stride, a, sink ? sink + h : NULL);
+    for (int h = 0; h < n; h++)
         step[h] = a->scale * code_query(codes[h], q + (size_t)h * q_stride, a->k_dim);
-    }
     for (int base = a->begin - a->begin % I8_BLOCK; base < a->end; base += I8_BLOCK) {
-        block_rows keys = rows_of(a->k, a->k_stride, a->k_dim, base, a);
-        block_rows values = rows_of(a->v, a->v_stride, a->v_dim, base, a);
+        code_block keys = block_of(a->k, a->k_stride, a->k_dim, base, a);
+        code_block values = block_of(a->v, a->v_stride, a->v_dim, base, a);
+        values.turned = a->v == a->k;
         block_scores_i8(s, codes, step, n, &keys);
         for (int h = 0; h < n; h++)
             weigh_block(&soft[h], s[h], I8_BLOCK, out + (size_t)h * out_stride, a);
         block_values_i8(out, out_stride, s, n, &values);
     }
-    for (int h = 0; h < n; h++) scale(out + (size_t)h * out_stride, 1.0f / soft[h].sum, a->v_dim);
 }

@@ -32,6 +32,11 @@ static const struct {
 
 enum { N_ISAS = sizeof isas / sizeof *isas };
 
+const kn_table *kn_table_of(kn_isa isa)
+{
+    return isas[isa].table;
+}
+
 const char *kn_isa_name(kn_isa isa)
 {
     return isas[isa].name;
@@ -171,29 +176,18 @@ void kn_rope(kn_isa isa, float *x, const float *cos, const float *sin, int dims,
 size_t kn_kv_bytes(kn_kv_type type, int dim)
 {
     size_t n = (size_t)dim;
-    if (type == KN_KV_I8) return n + 2 * ((n + 31) / 32);
+    if (type == KN_KV_I8) return (n + 31) / 32 * (32 + sizeof(uint16_t));
     return n * (type == KN_KV_F32 ? 4 : 2);
 }
 
-void kn_kv_store(kn_isa isa, kn_kv_type type, void *dst, const float *src, int dim)
+void kn_kv_store(kn_isa isa, const kn_kv *kv, int position, const float *src)
 {
-    isas[isa].table->kv_store(type, dst, src, dim);
+    isas[isa].table->kv_store(kv, position, src);
 }
 
-void kn_kv_load(kn_isa isa, kn_kv_type type, float *dst, const void *src, int dim)
+void kn_kv_load(kn_isa isa, const kn_kv *kv, int position, float *dst)
 {
-    isas[isa].table->kv_load(type, dst, src, dim);
-}
-
-void kn_attend(kn_isa isa, float *out, const float *q, const kn_attention *a)
-{
-    isas[isa].table->attend_group(out, (size_t)a->v_dim, q, (size_t)a->k_dim, 1, a);
-}
-
-void kn_attend_group(kn_isa isa, float *out, size_t out_stride, const float *q, size_t q_stride,
-                     int n, const kn_attention *a)
-{
-    isas[isa].table->attend_group(out, out_stride, q, q_stride, n, a);
+    isas[isa].table->kv_load(kv, position, dst);
 }
 
 void kn_conv_step(kn_isa isa, float *out, const float *in, float *state, const float *w,

@@ -21,7 +21,7 @@
 
 /* Grows with every change that moves a bit of any result: states that were computed otherwise are
  * not gone on with. */
-enum { KN_ARITHMETIC = 2 };
+enum { KN_ARITHMETIC = 3 };
 
 /* --- instruction sets ----------------------------------------------------------------------- */
 
@@ -154,17 +154,29 @@ void kn_top_k(const float *scores, int n, int k, int *index);
 
 typedef enum kn_kv_type { KN_KV_F32, KN_KV_F16, KN_KV_I8 } kn_kv_type;
 
-/* Bytes of one cached vector of dim floats (KN_KV_I8: codes and one float16 scale a 32). */
-size_t kn_kv_bytes(kn_kv_type type, int dim);
-void kn_kv_store(kn_isa isa, kn_kv_type type, void *dst, const float *src, int dim);
-void kn_kv_load(kn_isa isa, kn_kv_type type, float *dst, const void *src, int dim);
+/* The cached keys, or values, of one head: position after position as rows, but KN_KV_I8 in tiles
+ * of KN_KV_TILE positions, which keep their codes as the products of attention want to meet them
+ * (body_attention.h), one float16 scale a position and 32 columns. So memory for KN_KV_I8 is for
+ * whole tiles, and begins on a cache line. Positions may be stored by several threads at once. */
+enum { KN_KV_TILE = 32 };
+typedef enum kn_kv_what { KN_KEYS, KN_VALUES } kn_kv_what;
+typedef struct kn_kv {
+    kn_kv_type type;
+    kn_kv_what what;
+    int dim;
+    void *cache; /* position 0 */
+} kn_kv;
+
+size_t kn_kv_bytes(kn_kv_type type, int dim); /* of one position */
+void kn_kv_store(kn_isa isa, const kn_kv *kv, int position, const float *src);
+void kn_kv_load(kn_isa isa, const kn_kv *kv, int position, float *dst);
 
 /* One query of one head over cached positions [begin, end): out[v_dim] = softmax(scale * q.k +
  * sink?) v, online softmax in blocks cut at ABSOLUTE positions (multiples of KN_ATT_BLOCK; of twice
  * as many over KN_KV_I8, whose products are of integers), so the bits depend on the positions
- * alone. Rows are `k_stride` / `v_stride` bytes apart, row 0 is position 0. sink: an extra logit
- * that takes part in the denominator only (NULL: none). MLA passes the latent as both k and v.
- * k_dim may exceed v_dim; both at most KN_ATT_MAX_DIM. */
+ * alone. Positions take `k_stride` / `v_stride` bytes each. sink: an extra logit that takes part in
+ * the denominator only (NULL: none). MLA passes the latent, cached as keys, as both k and v. k_dim
+ * may exceed v_dim; both at most KN_ATT_MAX_DIM. */
 enum { KN_ATT_BLOCK = 64, KN_ATT_MAX_DIM = 1024 };
 typedef struct kn_attention {
     kn_kv_type type;
@@ -182,6 +194,22 @@ void kn_attend(kn_isa isa, float *out, const float *q, const kn_attention *a);
  * given, holds n logits. The same bits as n calls of kn_attend. */
 void kn_attend_group(kn_isa isa, float *out, size_t out_stride, const float *q, size_t q_stride,
                      int n, const kn_attention *a);
+
+/* The same in parts, for several threads: each part of KN_ATT_PART positions, cut at absolute ones,
+ * has an online softmax of its own, and parts are joined in rising order, here as in
+ * kn_attend_group. kn_attend_part gives the weighted sum of values, not divided by soft->sum; it
+ * does nothing and returns false where [begin, end) has no position of the part. */
+enum { KN_ATT_PART = 2048 };
+typedef struct kn_softmax_state {
+    float max, sum; /* the highest score so far, and the sum of exp(score - max) */
+} kn_softmax_state;
+bool kn_attend_part(kn_isa isa, int part, float *out, size_t out_stride, kn_softmax_state *soft,
+                    const float *q, size_t q_stride, int n, const kn_attention *a);
+
+/* out[v_dim] of one head from its parts in [begin, end), which are `apart` floats apart; part p has
+ * its softmax at soft[p * soft_apart]. */
+void kn_attend_join(kn_isa isa, float *out, const float *parts, size_t apart,
+                    const kn_softmax_state *soft, size_t soft_apart, const kn_attention *a);
 
 /* --- recurrences: one token a call, prefill calls it token after token ------------------------ */
 

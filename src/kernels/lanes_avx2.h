@@ -242,56 +242,11 @@ static inline v16 v_from_sums(sums a)
     return (v16){_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)};
 }
 
-/* Sixteen bytes of rows r to r + 7: four by four, 32-bit words are turned. */
-static inline void i_turn_words(__m256i *word, const char *r, size_t stride)
+static inline pairs i_widen(const void *codes)
 {
-    __m256i a[4];
-    UNROLL for (int j = 0; j < 4; j++)
-    {
-        const char *row = r + (size_t)j * stride;
-        __m128i low = _mm_loadu_si128((const void *)row);
-        a[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(low),
-                                       _mm_loadu_si128((const void *)(row + 4 * stride)), 1);
-    }
-    __m256i ab = _mm256_unpacklo_epi32(a[0], a[1]), cd = _mm256_unpacklo_epi32(a[2], a[3]);
-    __m256i ef = _mm256_unpackhi_epi32(a[0], a[1]), gh = _mm256_unpackhi_epi32(a[2], a[3]);
-    word[0] = _mm256_unpacklo_epi64(ab, cd), word[1] = _mm256_unpackhi_epi64(ab, cd);
-    word[2] = _mm256_unpacklo_epi64(ef, gh), word[3] = _mm256_unpackhi_epi64(ef, gh);
-}
-
-static inline __m256i i_even_bytes(__m256i a)
-{
-    return _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8);
-}
-
-static inline __m256i i_odd_bytes(__m256i a)
-{
-    return _mm256_srai_epi16(a, 8);
-}
-
-static inline void i_turn(pairs *out, const void *rows, size_t stride)
-{
-    for (int half = 0; half < 2; half++, out += 8) {
-        const char *r = (const char *)rows + 16 * half;
-        __m256i lo[4], hi[4];
-        i_turn_words(lo, r, stride);
-        i_turn_words(hi, r + 8 * stride, stride);
-        UNROLL for (int i = 0; i < 4; i++)
-        {
-            out[2 * i] = (pairs){i_even_bytes(lo[i]), i_even_bytes(hi[i])};
-            out[2 * i + 1] = (pairs){i_odd_bytes(lo[i]), i_odd_bytes(hi[i])};
-        }
-    }
-}
-
-static inline void i_pair(pairs *out, const void *a, const void *b)
-{
-    for (int i = 0; i < 2; i++) {
-        __m128i x = _mm_loadu_si128((const __m128i *)a + i);
-        __m128i y = _mm_loadu_si128((const __m128i *)b + i);
-        out[i] = (pairs){_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, y)),
-                         _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x, y))};
-    }
+    const __m128i *half = codes;
+    return (pairs){_mm256_cvtepi8_epi16(_mm_loadu_si128(half)),
+                   _mm256_cvtepi8_epi16(_mm_loadu_si128(half + 1))};
 }
 
 typedef __m256 vn;

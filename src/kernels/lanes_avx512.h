@@ -223,50 +223,9 @@ static inline v16 v_from_sums(sums a)
     return _mm512_cvtepi32_ps(a);
 }
 
-/* Rows r and r + 4, 32 bytes of each. */
-static inline __m512i i_two_rows(const char *r, size_t stride)
+static inline pairs i_widen(const void *codes)
 {
-    __m256i a = _mm256_loadu_si256((const void *)r);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(a),
-                              _mm256_loadu_si256((const void *)(r + 4 * stride)), 1);
-}
-
-/* Lane group g of a[j] is row 4 g + j, sixteen bytes: four by four, 32-bit words are turned. */
-static inline void i_turn_words(pairs *out, const __m512i *a)
-{
-    __m512i ab = _mm512_unpacklo_epi32(a[0], a[1]), cd = _mm512_unpacklo_epi32(a[2], a[3]);
-    __m512i ef = _mm512_unpackhi_epi32(a[0], a[1]), gh = _mm512_unpackhi_epi32(a[2], a[3]);
-    __m512i word[4] = {_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd),
-                       _mm512_unpacklo_epi64(ef, gh), _mm512_unpackhi_epi64(ef, gh)};
-    UNROLL for (int i = 0; i < 4; i++)
-    {
-        out[2 * i] = _mm512_srai_epi16(_mm512_slli_epi16(word[i], 8), 8);
-        out[2 * i + 1] = _mm512_srai_epi16(word[i], 8);
-    }
-}
-
-static inline void i_turn(pairs *out, const void *rows, size_t stride)
-{
-    __m512i lo[4], hi[4];
-    UNROLL for (int j = 0; j < 4; j++)
-    {
-        const char *r = (const char *)rows + (size_t)j * stride;
-        __m512i a = i_two_rows(r, stride), b = i_two_rows(r + 8 * stride, stride);
-        lo[j] = _mm512_shuffle_i32x4(a, b, 0x88);
-        hi[j] = _mm512_shuffle_i32x4(a, b, 0xdd);
-    }
-    i_turn_words(out, lo);
-    i_turn_words(out + 8, hi);
-}
-
-static inline void i_pair(pairs *out, const void *a, const void *b)
-{
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    __m512i x = _mm512_cvtepi8_epi16(_mm256_loadu_si256(a));
-    __m512i y = _mm512_cvtepi8_epi16(_mm256_loadu_si256(b));
-    out[0] = _mm512_permutex2var_epi16(x, low, y);
-    out[1] = _mm512_permutex2var_epi16(x, _mm512_add_epi16(low, _mm512_set1_epi16(16)), y);
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(codes));
 }
 
 typedef __m512 vn;

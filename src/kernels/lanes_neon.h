@@ -243,36 +243,11 @@ static inline v16 v_from_sums(sums a)
     return r;
 }
 
-static inline pairs i_pair_bytes(int8x16_t a, int8x16_t b)
+static inline pairs i_widen(const void *codes)
 {
-    return (pairs){{vmovl_s8(vget_low_s8(a)), vmovl_high_s8(a)},
-                   {vmovl_s8(vget_low_s8(b)), vmovl_high_s8(b)}};
-}
-
-/* Four times zipping rows r and r + 8 turns sixteen rows of sixteen bytes. */
-static inline void i_turn(pairs *out, const void *rows, size_t stride)
-{
-    for (int half = 0; half < 2; half++, out += 8) {
-        int8x16_t a[16], b[16];
-        for (int r = 0; r < 16; r++)
-            a[r] = vld1q_s8((const int8_t *)rows + (size_t)r * stride + 16 * half);
-        for (int round = 0; round < 4; round++) {
-            for (int r = 0; r < 8; r++) {
-                b[2 * r] = vzip1q_s8(a[r], a[r + 8]);
-                b[2 * r + 1] = vzip2q_s8(a[r], a[r + 8]);
-            }
-            memcpy(a, b, sizeof a);
-        }
-        for (int i = 0; i < 8; i++)
-            out[i] = i_pair_bytes(a[i / 2 * 4 + i % 2], a[i / 2 * 4 + i % 2 + 2]);
-    }
-}
-
-static inline void i_pair(pairs *out, const void *a, const void *b)
-{
-    for (int i = 0; i < 2; i++)
-        out[i] = i_pair_bytes(vld1q_s8((const int8_t *)a + 16 * i),
-                              vld1q_s8((const int8_t *)b + 16 * i));
+    int8x16x2_t two = vld2q_s8(codes);
+    return (pairs){{vmovl_s8(vget_low_s8(two.val[0])), vmovl_high_s8(two.val[0])},
+                   {vmovl_s8(vget_low_s8(two.val[1])), vmovl_high_s8(two.val[1])}};
 }
 
 typedef float32x4_t vn;

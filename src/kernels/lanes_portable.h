@@ -228,25 +228,13 @@ static inline v16 v_from_sums(sums a)
     return r;
 }
 
-/* Sixteen rows of 32 signed bytes, one row a lane. Of each four bytes, 0 and 2 are one pair and 1
- * and 3 the next. */
-static inline void i_turn(pairs *out, const void *rows, size_t stride)
+/* Sixteen pairs of signed bytes. */
+static inline pairs i_widen(const void *codes)
 {
-    for (int i = 0; i < 16; i++) KN_EACH_LANE
-        {
-            const int8_t *code = (const int8_t *)rows + (size_t)l * stride + i / 2 * 4 + i % 2;
-            out[i].first[l] = code[0], out[i].second[l] = code[2];
-        }
-}
-
-/* Two rows of 32 signed bytes: lanes 0 to 15 in out[0], 16 to 31 in out[1]. */
-static inline void i_pair(pairs *out, const void *a, const void *b)
-{
-    for (int i = 0; i < 2; i++) KN_EACH_LANE
-        {
-            out[i].first[l] = ((const int8_t *)a)[16 * i + l];
-            out[i].second[l] = ((const int8_t *)b)[16 * i + l];
-        }
+    const int8_t *code = codes;
+    pairs r;
+    KN_EACH_LANE r.first[l] = code[2 * l], r.second[l] = code[2 * l + 1];
+    return r;
 }
 
 /* The native register and its multiply-add, for blocked loops that keep many sums. */

@@ -24,9 +24,11 @@ typedef struct kn_table {
     void (*swiglu_clamped)(float *, const float *, const float *, int, float, float);
     void (*gelu_mul)(float *, const float *, const float *, int);
     void (*rope)(float *, const float *, const float *, int, kn_rope_layout);
-    void (*kv_store)(kn_kv_type, void *, const float *, int);
-    void (*kv_load)(kn_kv_type, float *, const void *, int);
-    void (*attend_group)(float *, size_t, const float *, size_t, int, const kn_attention *);
+    void (*kv_store)(const kn_kv *, int, const float *);
+    void (*kv_load)(const kn_kv *, int, float *);
+    void (*attend_part)(float *, size_t, kn_softmax_state *, const float *, size_t, int,
+                        const kn_attention *);
+    void (*attend_more)(float *, kn_softmax_state *, const float *, const kn_softmax_state *, int);
     void (*conv_step)(float *, const float *, float *, const float *, const float *, int, int, int,
                       int);
     void (*delta_step)(float *, float *, const float *, const float *, const float *, float, float,
@@ -39,6 +41,7 @@ typedef struct kn_table {
     void (*matmul)(float *, size_t, const kn_mat *, const kn_act *, int, int, int, int);
 } kn_table;
 
+const kn_table *kn_table_of(kn_isa isa);
 extern const kn_table kn_table_portable;
 #if defined(__x86_64__)
 extern const kn_table kn_table_avx2, kn_table_avx2vnni, kn_table_avx512;

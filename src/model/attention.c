@@ -2,6 +2,7 @@
  *
  * Of r->work, a token: q [heads * dim] | gate [the same] | k | v [kv heads * dim] | out [heads *
  * dim]. Keys and values are cached after norm and rotation. */
+#include "model/attend.h"
 #include "model/product.h"
 
 #include <string.h>
@@ -87,18 +88,17 @@ static void place_token(void *arg, int t, int worker)
         float key[KN_ATT_MAX_DIM]; /* the projection itself may be needed by a later layer */
         memcpy(key, k + h * c->head_dim, (size_t)c->head_dim * sizeof *key);
         place_head(a, key, w->vec[MD_K_NORM], t);
-        size_t at = (size_t)r->position[t];
         kn_kv_type type = r->model->options.kv_type;
-        kn_kv_store(r->isa, type, md_keys(s, a->l, h) + at * a->l->k_bytes, key, c->head_dim);
-        kn_kv_store(r->isa, type, md_values(s, a->l, h) + at * a->l->v_bytes, v + h * c->head_dim,
-                    c->head_dim);
+        kn_kv keys = {type, KN_KEYS, c->head_dim, md_keys(s, a->l, h)};
+        kn_kv values = {type, KN_VALUES, c->head_dim, md_values(s, a->l, h)};
+        kn_kv_store(r->isa, &keys, r->position[t], key);
+        kn_kv_store(r->isa, &values, r->position[t], v + h * c->head_dim);
     }
 }
 
 /* One token and KV head: all query heads that share it. */
-static void attend(void *arg, int index, int worker)
+static md_heads heads_of(const void *arg, int index)
 {
-    (void)worker;
     const attention *a = arg;
     const md_arch *c = a->c;
     md_run *r = a->r;
@@ -107,23 +107,32 @@ static void attend(void *arg, int index, int worker)
     const md_state *s = r->segments[r->segment_of[t]].state;
     int end = r->position[t] + 1, window = a->l->c->window;
     const float *sinks = a->l->w.vec[MD_SINKS];
-    kn_attention k = {.type = r->model->options.kv_type,
-                      .k = md_keys(s, a->l, kv),
-                      .v = md_values(s, a->l, kv),
-                      .k_stride = a->l->k_bytes,
-                      .v_stride = a->l->v_bytes,
-                      .k_dim = c->head_dim,
-                      .v_dim = c->head_dim,
-                      .begin = window && end > window ? end - window : 0,
-                      .end = end,
-                      .scale = c->attention_scale,
-                      .sink = sinks ? sinks + kv * group : NULL};
-    float *out = a->out + first;
-    kn_attend_group(r->isa, out, (size_t)c->head_dim, a->q + first, (size_t)c->head_dim, group, &k);
-    if (!c->family->output_gate) return;
-    float *gate = a->gate + first;
-    kn_sigmoid(r->isa, gate, gate, group * c->head_dim);
-    kn_mul(r->isa, out, gate, group * c->head_dim);
+    return (md_heads){.k = {.type = r->model->options.kv_type,
+                            .k = md_keys(s, a->l, kv),
+                            .v = md_values(s, a->l, kv),
+                            .k_stride = a->l->k_bytes,
+                            .v_stride = a->l->v_bytes,
+                            .k_dim = c->head_dim,
+                            .v_dim = c->head_dim,
+                            .begin = window && end > window ? end - window : 0,
+                            .end = end,
+                            .scale = c->attention_scale,
+                            .sink = sinks ? sinks + kv * group : NULL},
+                      .q = a->q + first,
+                      .out = a->out + first,
+                      .first = kv * group,
+                      .n = group,
+                      .state = s};
+}
+
+static void gate_heads(const void *arg, int index)
+{
+    const attention *a = arg;
+    md_heads h = heads_of(arg, index);
+    int width = h.n * a->c->head_dim;
+    float *gate = a->gate + (h.out - a->out);
+    kn_sigmoid(a->r->isa, gate, gate, width);
+    kn_mul(a->r->isa, h.out, gate, width);
 }
 
 void md_attention(md_run *r, int layer)
@@ -132,7 +141,10 @@ void md_attention(md_run *r, int layer)
     const md_weights *w = &a.l->w;
     project(&a);
     md_for_tokens(r, place_token, &a, r->n, 8 * (a.q_width + a.kv_width));
-    bs_pool_run(r->pool, attend, &a, r->n * a.n_kv);
+    md_attend(r, &(md_attention_job){.heads = heads_of,
+                                     .finish = a.c->family->output_gate ? gate_heads : NULL,
+                                     .arg = &a,
+                                     .n_tasks = r->n * a.n_kv});
     md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, (size_t)a.c->hidden, false};
     md_products(r, a.out, r->work_width, r->n, &o, 1);
 }

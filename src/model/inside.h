@@ -86,6 +86,9 @@ void md_free_expert_source(md_model *m);
 /* standalone.c: a folder whose experts lie in its packed store alone. */
 fm_status md_use_packed_experts(md_model *m, fm_error *err);
 
+/* attend.c: floats of one part of the positions, all heads of a layer. */
+size_t md_part_floats(const md_arch *c);
+
 /* state.c: sizes and offsets of every layer's state. */
 void md_plan_state(md_model *m);
 
@@ -94,9 +97,12 @@ void md_plan_state(md_model *m);
 struct md_state {
     const md_model *model;
     int context, length;
+    size_t rows;           /* positions that there is room for: whole tiles */
     unsigned char *memory; /* recurrent floats first, then the caches layer after layer */
     size_t bytes;
     unsigned char *kv;
+    float *parts; /* sums of attention in parts: attend.c */
+    size_t part_floats;
 };
 
 static inline float *md_recurrent(const md_state *s, const md_layer *l)
@@ -104,17 +110,17 @@ static inline float *md_recurrent(const md_state *s, const md_layer *l)
     return (float *)s->memory + l->recurrent_offset;
 }
 
-/* Row 0 of a head's cached keys or values; rows are k_bytes or v_bytes apart. */
+/* Position 0 of a head's cached keys or values. */
 static inline unsigned char *md_keys(const md_state *s, const md_layer *l, int head)
 {
-    return s->kv + (l->kv_offset + (size_t)head * l->k_bytes) * (size_t)s->context;
+    return s->kv + (l->kv_offset + (size_t)head * l->k_bytes) * s->rows;
 }
 
 static inline unsigned char *md_values(const md_state *s, const md_layer *l, int head)
 {
     if (!l->v_bytes) return md_keys(s, l, head);
     size_t before = l->kv_offset + (size_t)l->kv_heads * l->k_bytes + (size_t)head * l->v_bytes;
-    return s->kv + before * (size_t)s->context;
+    return s->kv + before * s->rows;
 }
 
 /* --- a run ------------------------------------------------------------------------------------ */

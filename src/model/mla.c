@@ -5,6 +5,7 @@
  *
  * Of r->work, a token: q_a | q [heads][nope + rope] | kv_a [c + rope] | absorbed q [heads][c +
  * rope] | latent out [heads][c] | out [heads][v]. */
+#include "model/attend.h"
 #include "model/product.h"
 
 #include <string.h>
@@ -75,8 +76,8 @@ static void place_token(void *arg, int t, int worker)
     kn_rms_norm(r->isa, kv, kv, m->l->w.vec[MD_KV_A_NORM], c->kv_lora, c->lora_norm_eps);
     rotate(m, kv + c->kv_lora, t);
     const md_state *s = r->segments[r->segment_of[t]].state;
-    kn_kv_store(r->isa, r->model->options.kv_type,
-                md_keys(s, m->l, 0) + (size_t)r->position[t] * m->l->k_bytes, kv, (int)m->latent);
+    kn_kv keys = {r->model->options.kv_type, KN_KEYS, (int)m->latent, md_keys(s, m->l, 0)};
+    kn_kv_store(r->isa, &keys, r->position[t], kv);
 }
 
 /* The matrix of one head of a stacked one. */
@@ -143,27 +144,28 @@ static void absorb(void *arg, int head, int worker)
     }
 }
 
-static void attend(void *arg, int index, int worker)
+static md_heads heads_of(const void *arg, int index)
 {
-    (void)worker;
     const mla *m = arg;
     const md_arch *c = m->c;
     md_run *r = m->r;
     int t = index / m->n_chunks, head = index % m->n_chunks * m->heads_each;
-    int n = c->n_heads - head < m->heads_each ? c->n_heads - head : m->heads_each;
     size_t row = (size_t)t * r->work_width;
     const md_state *s = r->segments[r->segment_of[t]].state;
-    kn_attention k = {.type = r->model->options.kv_type,
-                      .k = md_keys(s, m->l, 0),
-                      .v = md_keys(s, m->l, 0),
-                      .k_stride = m->l->k_bytes,
-                      .v_stride = m->l->k_bytes,
-                      .k_dim = (int)m->latent,
-                      .v_dim = c->kv_lora,
-                      .end = r->position[t] + 1,
-                      .scale = c->attention_scale};
-    kn_attend_group(r->isa, m->seen + row + (size_t)head * (size_t)c->kv_lora, (size_t)c->kv_lora,
-                    m->absorbed + row + (size_t)head * m->latent, m->latent, n, &k);
+    return (md_heads){.k = {.type = r->model->options.kv_type,
+                            .k = md_keys(s, m->l, 0),
+                            .v = md_keys(s, m->l, 0),
+                            .k_stride = m->l->k_bytes,
+                            .v_stride = m->l->k_bytes,
+                            .k_dim = (int)m->latent,
+                            .v_dim = c->kv_lora,
+                            .end = r->position[t] + 1,
+                            .scale = c->attention_scale},
+                      .q = m->absorbed + row + (size_t)head * m->latent,
+                      .out = m->seen + row + (size_t)head * (size_t)c->kv_lora,
+                      .first = head,
+                      .n = c->n_heads - head < m->heads_each ? c->n_heads - head : m->heads_each,
+                      .state = s};
 }
 
 static void unembed(void *arg, int head, int worker)
@@ -203,7 +205,7 @@ void md_mla(md_run *r, int layer)
     md_product q_b = {&w->mat[MD_Q_B], w->bias[MD_Q_B], m.q, wide, false};
     if (m.c->q_lora) md_products(r, m.q_a, wide, r->n, &q_b, 1);
     bs_pool_run(r->pool, absorb, &m, m.c->n_heads);
-    bs_pool_run(r->pool, attend, &m, r->n * m.n_chunks);
+    md_attend(r, &(md_attention_job){.heads = heads_of, .arg = &m, .n_tasks = r->n * m.n_chunks});
     bs_pool_run(r->pool, unembed, &m, m.c->n_heads);
     md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, hidden, false};
     md_products(r, m.out, wide, r->n, &o, 1);

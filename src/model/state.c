@@ -1,7 +1,7 @@
 /* state.c - what a sequence carries: recurrent states (float32) and key-value caches.
  *
  * One block of memory: the recurrent states of all layers, then each attention layer's cache,
- * head after head, [context][k_bytes]. */
+ * head after head, then what attention in parts needs. */
 #include "model/inside.h"
 
 #include "base/mem.h"
@@ -51,14 +51,33 @@ void md_plan_state(md_model *m)
     }
 }
 
+/* Positions in whole tiles, as all caches are laid out, copied and written. */
+static uint64_t whole_tiles(int positions)
+{
+    return ((uint64_t)positions + KN_KV_TILE - 1) / KN_KV_TILE * KN_KV_TILE;
+}
+
+static uint64_t whole_lines(uint64_t bytes)
+{
+    return (bytes + 63) & ~(uint64_t)63;
+}
+
 static size_t recurrent_bytes(const md_model *m)
 {
-    return (m->recurrent_floats * sizeof(float) + 63) & ~(size_t)63;
+    return (size_t)whole_lines(m->recurrent_floats * sizeof(float));
+}
+
+static uint64_t parts_bytes(const md_model *m, int context)
+{
+    if (!m->kv_bytes) return 0;
+    uint64_t parts = ((uint64_t)context + KN_ATT_PART - 1) / KN_ATT_PART;
+    return parts * md_part_floats(&m->config) * sizeof(float);
 }
 
 uint64_t md_state_bytes(const md_model *model, int context)
 {
-    return recurrent_bytes(model) + (uint64_t)model->kv_bytes * (uint64_t)context + 64;
+    return recurrent_bytes(model) + whole_lines(model->kv_bytes * whole_tiles(context)) +
+           parts_bytes(model, context) + 64;
 }
 
 fm_status md_state_create(const md_model *model, int context, md_state **out, fm_error *err)
@@ -70,6 +89,7 @@ fm_status md_state_create(const md_model *model, int context, md_state **out, fm
     if (!s) return fm_fail_nomem(err, "making room for a sequence");
     s->model = model;
     s->context = context;
+    s->rows = (size_t)whole_tiles(context);
     s->bytes = (size_t)md_state_bytes(model, context);
     s->memory = bs_pages_alloc(s->bytes);
     if (!s->memory) {
@@ -77,6 +97,8 @@ fm_status md_state_create(const md_model *model, int context, md_state **out, fm
         return fm_fail(err, FM_E_NOMEM, "out of memory for a context of %d tokens", context);
     }
     s->kv = s->memory + recurrent_bytes(model);
+    s->parts = (float *)(void *)(s->kv + whole_lines(model->kv_bytes * whole_tiles(context)));
+    s->part_floats = md_part_floats(&model->config);
     *out = s;
     return FM_OK;
 }
@@ -151,10 +173,10 @@ void md_snapshot_restore(md_state *state, int length, const void *snapshot)
     state->length = length;
 }
 
-typedef void row_fn(void *arg, unsigned char *row0, size_t row_bytes, size_t before);
+typedef void cache_fn(void *arg, unsigned char *cache, size_t bytes, size_t before);
 
-/* Call fn for every cached row array of the state; `before`: bytes a token of the arrays before. */
-static void each_cache(const md_state *s, row_fn *fn, void *arg)
+/* Call fn for every cache of the state; `bytes`: of a position; `before`: of the caches before. */
+static void each_cache(const md_state *s, cache_fn *fn, void *arg)
 {
     size_t before = 0;
     for (int n = 0; n < s->model->config.n_layers; n++) {
@@ -170,40 +192,37 @@ static void each_cache(const md_state *s, row_fn *fn, void *arg)
 
 uint64_t md_kv_bytes(const md_model *model, int tokens)
 {
-    return (uint64_t)model->kv_bytes * (uint64_t)tokens;
+    return (uint64_t)model->kv_bytes * whole_tiles(tokens);
 }
 
 typedef struct transfer {
-    int begin, end;
+    size_t positions;
     unsigned char *out;
     const unsigned char *in;
 } transfer;
 
-/* As bytes: the arrays one after the other, each [end - begin][row_bytes]. */
-static void export_rows(void *arg, unsigned char *row0, size_t row_bytes, size_t before)
+static void export_cache(void *arg, unsigned char *cache, size_t bytes, size_t before)
 {
     const transfer *t = arg;
-    size_t n = (size_t)(t->end - t->begin);
-    memcpy(t->out + before * n, row0 + (size_t)t->begin * row_bytes, n * row_bytes);
+    memcpy(t->out + before * t->positions, cache, t->positions * bytes);
 }
 
-static void import_rows(void *arg, unsigned char *row0, size_t row_bytes, size_t before)
+static void import_cache(void *arg, unsigned char *cache, size_t bytes, size_t before)
 {
     const transfer *t = arg;
-    size_t n = (size_t)(t->end - t->begin);
-    memcpy(row0 + (size_t)t->begin * row_bytes, t->in + before * n, n * row_bytes);
+    memcpy(cache, t->in + before * t->positions, t->positions * bytes);
 }
 
-void md_kv_export(const md_state *state, int begin, int end, void *out)
+void md_kv_export(const md_state *state, int tokens, void *out)
 {
-    transfer t = {.begin = begin, .end = end, .out = out};
-    each_cache(state, export_rows, &t);
+    transfer t = {.positions = (size_t)whole_tiles(tokens), .out = out};
+    each_cache(state, export_cache, &t);
 }
 
-void md_kv_import(md_state *state, int begin, int end, const void *in)
+void md_kv_import(md_state *state, int tokens, const void *in)
 {
-    transfer t = {.begin = begin, .end = end, .in = in};
-    each_cache(state, import_rows, &t);
+    transfer t = {.positions = (size_t)whole_tiles(tokens), .in = in};
+    each_cache(state, import_cache, &t);
 }
 
 fm_status md_state_copy(md_state *dst, const md_state *src, int length, const void *snapshot,
@@ -216,12 +235,13 @@ fm_status md_state_copy(md_state *dst, const md_state *src, int length, const vo
     if (m->recurrent_floats && !snapshot && length != src->length)
         return fm_fail(err, FM_E_ARGUMENT,
                        "copying a part of a recurrent model's sequence needs a snapshot");
+    size_t positions = (size_t)whole_tiles(length);
     for (int n = 0; n < m->config.n_layers; n++) {
         const md_layer *l = &m->layers[n];
         for (int h = 0; h < l->kv_heads; h++) {
-            memcpy(md_keys(dst, l, h), md_keys(src, l, h), (size_t)length * l->k_bytes);
+            memcpy(md_keys(dst, l, h), md_keys(src, l, h), positions * l->k_bytes);
             if (l->v_bytes)
-                memcpy(md_values(dst, l, h), md_values(src, l, h), (size_t)length * l->v_bytes);
+                memcpy(md_values(dst, l, h), md_values(src, l, h), positions * l->v_bytes);
         }
     }
     memcpy(dst->memory, snapshot ? snapshot : src->memory, (size_t)md_snapshot_bytes(m));

@@ -190,9 +190,9 @@ static void snapshots_and_copies_go_back(void **unused)
     float *third = feed(&f, copy, prompt + 6, 6, 2);
     assert_memory_equal(first, third, bytes);
     unsigned char *kv = malloc((size_t)md_kv_bytes(f.model, 6));
-    md_kv_export(s, 0, 6, kv);
+    md_kv_export(s, 6, kv);
     md_state_reset(copy);
-    md_kv_import(copy, 0, 6, kv);
+    md_kv_import(copy, 6, kv);
     md_snapshot_restore(copy, 6, snapshot);
     float *fourth = feed(&f, copy, prompt + 6, 6, 6);
     assert_memory_equal(first, fourth, bytes);

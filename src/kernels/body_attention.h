@@ -228,17 +228,23 @@ static void start_softmax(kn_softmax_state *soft, float *out, const kn_attention
     memset(out, 0, (size_t)a->v_dim * sizeof *out);
 }
 
-/* Turns n scores into weights; scales `out` down where they raise the maximum. */
+/* The maximum covers n more scores; what came before is scaled down where they raise it. */
+static void raise_max(kn_softmax_state *soft, const float *scores, int n, float *out,
+                      const kn_attention *a)
+{
+    float top = highest(scores, n);
+    if (!(top > soft->max)) return;
+    float shrink = exp_one(soft->max - top);
+    soft->max = top;
+    soft->sum *= shrink;
+    scale(out, shrink, a->v_dim);
+}
+
+/* Turns n scores into weights. */
 static void weigh_block(kn_softmax_state *soft, float *scores, int n, float *out,
                         const kn_attention *a)
 {
-    float top = highest(scores, n);
-    if (top > soft->max) {
-        float shrink = exp_one(soft->max - top);
-        soft->max = top;
-        soft->sum *= shrink;
-        scale(out, shrink, a->v_dim);
-    }
+    raise_max(soft, scores, n, out, a);
     soft->sum += exp_below(scores, n, soft->max);
 }
 

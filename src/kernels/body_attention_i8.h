@@ -266,6 +266,20 @@ static void block_values_i8(float *out, size_t out_stride, float s[][I8_BLOCK], 
     }
 }
 
+/* Turns a block's scores into weights, by powers of two. */
+static void weigh_block_i8(kn_softmax_state *soft, float *scores, float *out, const kn_attention *a)
+{
+    raise_max(soft, scores, I8_BLOCK, out, a);
+    v16 log2_e = v_set1(KN_LOG2_E), shift = v_set1(-soft->max * KN_LOG2_E), sum = v_zero();
+    UNROLL for (int i = 0; i < I8_BLOCK; i += 16)
+    {
+        v16 e = v_exp2_below(v_fma(v_load(scores + i), log2_e, shift));
+        v_store(scores + i, e);
+        sum = v_add(sum, e);
+    }
+    soft->sum += v_sum(sum);
+}
+
 static void attend_some_i8(float *out, size_t out_stride, kn_softmax_state *soft, const float *q,
                            size_t q_stride, int n, const kn_attention *a)
 {
@@ -279,8 +293,7 @@ static void attend_some_i8(float *out, size_t out_stride, kn_softmax_state *soft
         code_block values = block_of(a->v, a->v_stride, a->v_dim, base, a);
         values.turned = a->v == a->k;
         block_scores_i8(s, codes, step, n, &keys);
-        for (int h = 0; h < n; h++)
-            weigh_block(&soft[h], s[h], I8_BLOCK, out + (size_t)h * out_stride, a);
+        for (int h = 0; h < n; h++) weigh_block_i8(&soft[h], s[h], out + (size_t)h * out_stride, a);
         block_values_i8(out, out_stride, s, n, &values);
     }
 }

@@ -24,6 +24,22 @@ static inline v16 v_exp(v16 x)
     return v_select_gt(low, x, v_zero(), y);
 }
 
+/* 2^x for x <= 0 in a third fewer steps than v_exp; what is below 2^-126 is 2^-126. */
+static inline v16 v_exp2_below(v16 x)
+{
+    v16 t = v_max(v_set1(-126), x);
+    v16 n = v_round(t);
+    v16 r = v_mul(v_sub(t, n), v_set1(KN_LN2));
+    v16 p = v_set1(KN_EXP_P0);
+    p = v_fma(p, r, v_set1(KN_EXP_P1));
+    p = v_fma(p, r, v_set1(KN_EXP_P2));
+    p = v_fma(p, r, v_set1(KN_EXP_P3));
+    p = v_fma(p, r, v_set1(KN_EXP_P4));
+    p = v_fma(p, r, v_set1(KN_EXP_P5));
+    p = v_add(v_fma(p, v_mul(r, r), r), v_set1(1));
+    return v_mul(p, v_pow2(n));
+}
+
 static inline v16 v_sigmoid(v16 x)
 {
     v16 one = v_set1(1);

@@ -12,7 +12,8 @@ enum { TASKS_A_THREAD = 4 };
 size_t md_part_floats(const md_arch *c)
 {
     int dim = c->kv_lora > c->head_dim ? c->kv_lora : c->head_dim;
-    return (size_t)c->n_heads * ((size_t)dim + sizeof(kn_softmax_state) / sizeof(float));
+    size_t floats = (size_t)c->n_heads * ((size_t)dim + sizeof(kn_softmax_state) / sizeof(float));
+    return (floats + 1) & ~(size_t)1; /* so that softmaxes stand a whole number of them apart */
 }
 
 static float *part_sums(const md_heads *h, int part)

@@ -56,5 +56,18 @@ def main():
             expect(score(*arm) == wanted, f"other logits with {arm}")
             print("same", *arm)
 
+        # Beyond 2,048 positions, decoding gives its parts to several threads, prefill does not.
+        if SANITIZED:
+            return
+        ids = (ids * 20)[:2100]
+        with open(ids_file, "w") as f:
+            json.dump(ids, f)
+        for bits in (8, 32):
+            cache = ["--kv-bits", bits, "--context", 2200]
+            wanted = score(*cache, "--prefill", 300)
+            expect(score(*cache, "--prefill", 1, "--threads", 4) == wanted,
+                   f"a long context alone differs from one in chunks, {bits} bits")
+            print("same", *cache, "--prefill 1 --threads 4")
+
 
 main()

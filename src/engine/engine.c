@@ -82,11 +82,13 @@ static md_options model_options(const en_options *o)
                         .mlx_router = o->mlx_router};
 }
 
-/* As told, as `tune` found, or on: it stops by itself when most of it is for nothing. */
+/* As told, as `tune` found, or on: it stops by itself when most of it is for nothing. Off where the
+ * text depends on what is resident, and so would on which read is the faster. */
 static int prefetch_of(const en_engine *e)
 {
     enum { UNTUNED = 4 };
     if (e->options.prefetch >= 0) return e->options.prefetch;
+    if (e->options.mode == EN_PREDICTIVE) return 0;
     return e->tuning.prefetch >= 0 ? e->tuning.prefetch : UNTUNED;
 }
 

@@ -1,5 +1,5 @@
-/* Several sequences at once: what sharing a step's weights and experts gives. The same eight
- * unrelated sequences are decoded in groups of 1, 2, 4 and 8, round after round. */
+/* suite_batch.c - several sequences at once: what sharing a step's weights and experts gives. The
+ * same eight unrelated sequences are decoded in groups of 1, 2, 4 and 8, round after round. */
 #include "cli/suite.h"
 
 #include "base/clock.h"
@@ -57,12 +57,12 @@ static fm_status decode_group(const batch *b, int first, int n, tally *t, uint32
         status = suite_submit(b->engine, b->prompts + (first + i) * b->prompt, b->prompt,
                               b->tokens + 1, true, &s, &answers[i], err);
     }
-    int left = status ? 0 : n;
-    while (left && !all_have_begun(answers, n)) left = en_step(b->engine);
+    int left = 1; /* where one was refused, those before it are still answered: they write here */
+    while (left > 0 && !all_have_begun(answers, n)) left = en_step(b->engine);
     en_stats before, after;
     en_get_stats(b->engine, &before);
     double begin = bs_now();
-    while (left) left = en_step(b->engine);
+    while (left > 0) left = en_step(b->engine);
     t->seconds += bs_now() - begin;
     en_get_stats(b->engine, &after);
     add_difference(t, &before, &after);
@@ -102,8 +102,7 @@ static fm_status decode_rounds(batch *b, fm_error *err)
     return status;
 }
 
-/* --- rows
- * ------------------------------------------------------------------------------------------- */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 static int by_size(const void *a, const void *b)
 {

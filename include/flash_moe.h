@@ -77,7 +77,8 @@ typedef struct fm_options {
     const char *isa;       /* "auto" (default), "portable", "avx2", "avx512", "neon" */
     const char *precision; /* "f32" or "fast"; NULL: this build's default */
     int kv_bits;           /* attention cache: 32 (default), 16 or 8 */
-    int prefetch;          /* experts read ahead a layer; 0 off, -1 automatic (default) */
+    int prefetch;          /* experts read ahead a layer; 0 off, -1 automatic (default), which
+                              is off in the lossy modes */
     bool lock;             /* lock the memory (mlock) */
     const char *pack_dir;  /* packed store; NULL: looked for, "": none */
     /* What is resident before it is asked for. Changes speed only. */

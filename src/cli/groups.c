@@ -19,7 +19,8 @@ static const cli_option engine_options[] = {
     {"threads", 't', CLI_INT, "N", 1, 1024, "compute threads; default: the physical cores"},
     {"policy", 0, CLI_CHOICE, "lfru|lru|lcp", 0, 0, "which expert leaves when room is needed"},
     {"prefetch", 0, CLI_CHOICE, "off|auto|N", 0, 0,
-     "read experts that the next layer will probably want, N a layer at most (default auto)"},
+     "read experts that the next layer will probably want, N a layer at most (default auto; "
+     "auto is off in predictive mode)"},
     {"io", 0, CLI_CHOICE, "auto|uring|pread", 0, 0, "how experts are read"},
     {"buffered", 0, CLI_FLAG, NULL, 0, 0, "read experts through the page cache"},
     {"lock", 0, CLI_FLAG, NULL, 0, 0, "lock weights and experts in memory (mlock)"},

@@ -206,7 +206,7 @@ static void turn_tile(char *out, const char *tile)
     memcpy(out, b, sizeof b);
 }
 
-/* out[h][0 .. columns) += step[h] * (weight codes . value codes of tiles [tile, last)). */
+/* out[h][0 .. columns) += step[h] * (weight codes . value codes of `tiles` tiles from `at` on). */
 INLINE void value_tile_i8(float *out, size_t out_stride, const float *step, const int16_t *weights,
                           int n_heads, const char *at, size_t apart, int tiles, int columns,
                           size_t ahead)
@@ -266,7 +266,8 @@ static void block_values_i8(float *out, size_t out_stride, float s[][I8_BLOCK], 
     }
 }
 
-/* Turns a block's scores into weights, by powers of two. */
+/* Turns a block's scores into weights, by powers of two: the highest may come out a rounding above
+ * 1, and what is absent weighs 2^-126, by a scale of zero. */
 static void weigh_block_i8(kn_softmax_state *soft, float *scores, float *out, const kn_attention *a)
 {
     raise_max(soft, scores, I8_BLOCK, out, a);

@@ -5,6 +5,18 @@
 
 #include "kernels/exp_constants.h"
 
+/* exp(r), |r| at most half of ln 2. */
+static inline v16 v_exp_near_zero(v16 r)
+{
+    v16 p = v_set1(KN_EXP_P0);
+    p = v_fma(p, r, v_set1(KN_EXP_P1));
+    p = v_fma(p, r, v_set1(KN_EXP_P2));
+    p = v_fma(p, r, v_set1(KN_EXP_P3));
+    p = v_fma(p, r, v_set1(KN_EXP_P4));
+    p = v_fma(p, r, v_set1(KN_EXP_P5));
+    return v_add(v_fma(p, v_mul(r, r), r), v_set1(1));
+}
+
 static inline v16 v_exp(v16 x)
 {
     v16 low = v_set1(KN_EXP_LOW), high = v_set1(KN_EXP_HIGH);
@@ -12,32 +24,18 @@ static inline v16 v_exp(v16 x)
     v16 n = v_round(v_mul(t, v_set1(KN_LOG2_E)));
     v16 r = v_fnma(n, v_set1(KN_LN2_HI), t);
     r = v_fnma(n, v_set1(KN_LN2_LO), r);
-    v16 p = v_set1(KN_EXP_P0);
-    p = v_fma(p, r, v_set1(KN_EXP_P1));
-    p = v_fma(p, r, v_set1(KN_EXP_P2));
-    p = v_fma(p, r, v_set1(KN_EXP_P3));
-    p = v_fma(p, r, v_set1(KN_EXP_P4));
-    p = v_fma(p, r, v_set1(KN_EXP_P5));
-    p = v_add(v_fma(p, v_mul(r, r), r), v_set1(1));
-    v16 y = v_mul(v_mul(p, v_set1(2)), v_pow2(v_sub(n, v_set1(1))));
+    v16 y = v_mul(v_mul(v_exp_near_zero(r), v_set1(2)), v_pow2(v_sub(n, v_set1(1))));
     y = v_select_gt(x, high, v_set1(INFINITY), y);
     return v_select_gt(low, x, v_zero(), y);
 }
 
-/* 2^x for x <= 0 in a third fewer steps than v_exp; what is below 2^-126 is 2^-126. */
+/* 2^x for x below 1 in a third fewer steps than v_exp; what is below 2^-126 is 2^-126. */
 static inline v16 v_exp2_below(v16 x)
 {
     v16 t = v_max(v_set1(-126), x);
     v16 n = v_round(t);
     v16 r = v_mul(v_sub(t, n), v_set1(KN_LN2));
-    v16 p = v_set1(KN_EXP_P0);
-    p = v_fma(p, r, v_set1(KN_EXP_P1));
-    p = v_fma(p, r, v_set1(KN_EXP_P2));
-    p = v_fma(p, r, v_set1(KN_EXP_P3));
-    p = v_fma(p, r, v_set1(KN_EXP_P4));
-    p = v_fma(p, r, v_set1(KN_EXP_P5));
-    p = v_add(v_fma(p, v_mul(r, r), r), v_set1(1));
-    return v_mul(p, v_pow2(n));
+    return v_mul(v_exp_near_zero(r), v_pow2(n));
 }
 
 static inline v16 v_sigmoid(v16 x)

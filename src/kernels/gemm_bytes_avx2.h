@@ -1,13 +1,7 @@
 /* gemm_bytes_avx2.h - a panel whose codes are bytes times many vectors, as gemm_avx512.h does it.
- * The sums of a group are made by add_lanes(). */
-
-/* The three sums of a group as one float32, rounded as quant.h says. */
-INLINE __m256 planes_dot(const __m256i *sum, int bits)
-{
-    __m256i upper = _mm256_add_epi32(_mm256_slli_epi32(sum[0], 8), sum[1]);
-    if (bits > KN_WHOLE_BITS) return join_sums(upper, sum[2]);
-    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(upper, 4), sum[2]));
-}
+ * The sums of a
+ * group are made by group_dots(), which wants to know at compile time whether a group is half a
+ * chunk. */
 
 /* Some vectors at a panel: of the first one the integers at the panel's first column, and what its
  * first group is worth; `record` bytes from vector to vector. */
@@ -20,17 +14,9 @@ typedef struct panel_x {
 INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, int n_groups,
                           int bits)
 {
-    int run = group < CHUNK ? group / 8 : 8; /* lanes of a chunk that belong to one group */
     for (int g = 0; g < n_groups; g++) {
-        __m256i part[GEMM_TILE][6];
-        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 6; j++) part[i][j] =
-            _mm256_setzero_si256();
-        for (int c = g * group; c < (g + 1) * group; c += 8 * run) {
-            const __m256i *w = p->codes[0] + c / CHUNK * CHUNK_VECTORS + c % CHUNK / 8;
-            const char *at = x->codes + c / CHUNK * X_CHUNK_BYTES + c % CHUNK / 2;
-            add_lanes(part, m, w, run, at, x->record);
-            add_lanes(part, m, w + 8, run, at + X_PARITY, x->record);
-        }
+        __m256 dot[GEMM_TILE][2];
+        group_dots(dot, m, p, (unsigned)(g * group), group, bits, x->codes, x->record);
         UNROLL for (int i = 0; i < m; i++)
         {
             float step, sum, *total = p->total[t + i];
@@ -39,9 +25,8 @@ INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, i
             memcpy(&sum, x->sum + at, sizeof sum);
             UNROLL for (int r = 0; r < 2; r++)
             {
-                __m256 dot = planes_dot(part[i] + 3 * r, bits);
                 _mm256_store_ps(total + ROWS * r,
-                                add_group(_mm256_load_ps(total + ROWS * r), dot,
+                                add_group(_mm256_load_ps(total + ROWS * r), dot[i][r],
                                           p->scales[r].scale[g], p->scales[r].bias[g], step, sum));
             }
         }
@@ -52,13 +37,15 @@ INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, i
 static __attribute__((noinline)) void panel_tile(panel *p, int t, const panel_x *x, int group,
                                                  int n_groups, int bits)
 {
-    panel_vectors(p, t, GEMM_TILE, x, group, n_groups, bits);
+    if (group == 32) panel_vectors(p, t, GEMM_TILE, x, 32, n_groups, bits);
+    else panel_vectors(p, t, GEMM_TILE, x, group, n_groups, bits);
 }
 
 static __attribute__((noinline)) void panel_vector(panel *p, int t, const panel_x *x, int group,
                                                    int n_groups, int bits)
 {
-    panel_vectors(p, t, 1, x, group, n_groups, bits);
+    if (group == 32) panel_vectors(p, t, 1, x, 32, n_groups, bits);
+    else panel_vectors(p, t, 1, x, group, n_groups, bits);
 }
 
 /* Columns [c0, c0 + n_cols), all tokens. first: the record of the first token. */

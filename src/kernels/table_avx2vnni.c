@@ -26,7 +26,7 @@ enum { TILE_TOKENS = 3 };
 
 #include "kernels/panel_avx2.h"
 
-#include "kernels/add_lanes_avx2vnni.h"
+#include "kernels/group_dots_avx2vnni.h"
 
 #include "kernels/gemm_bytes_avx2.h"
 

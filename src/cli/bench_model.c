@@ -1,16 +1,15 @@
 /* bench_model.c - arms (one a --compare, and the plain one) run in turns, round after round, each
  * time opened anew, so that a machine that slows down slows all of them. In each turn: a prompt to
  * warm up, the measured prompt, tokens to warm up, then the measured ones. Rates of disk and memory
- * are measured around each turn, which is held against their mean. */
+ * are measured around each turn, which is held against their mean, and that of the experts in
+ * memory when the turn ends. */
 #include "cli/bench_model.h"
 
-#include "base/file.h"
 #include "base/mem.h"
+#include "cli/bench_rates.h"
 #include "cli/common.h"
 #include "cli/plot.h"
 #include "cli/replay.h"
-#include "experts/measure.h"
-#include "experts/pack.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,10 +34,6 @@ static const cli_option options[] = {
 };
 const cli_group cli_group_bench_model = {"Model", options, false};
 
-typedef struct rates {
-    double disk, memory;
-} rates;
-
 typedef struct arm {
     char *flags; /* own copy, cut into words; NULL: the plain arm */
     const char *shown;
@@ -46,6 +41,8 @@ typedef struct arm {
     cli_args args;
     en_stats turn[MAX_ROUNDS];
     double prefill[MAX_ROUNDS], fraction[MAX_ROUNDS]; /* of the bound */
+    cli_rates held[MAX_ROUNDS];                       /* what each turn is held against */
+    double expert_bytes;
     int n;
 } arm;
 
@@ -56,8 +53,7 @@ typedef struct bench {
     arm *arms;
     int n_arms, rounds, tokens, prompt, warm;
     bool cold;
-    rates rate[MAX_ARMS * MAX_ROUNDS + 1]; /* as they were measured */
-    int n_rates;
+    cli_rates latest; /* of disk and memory */
 } bench;
 
 /* --- arms
@@ -80,6 +76,11 @@ static int parse_arm(const bench *b, arm *a, const char *flags, int argc, char *
     a->shown = flags ? flags : "";
     if (flags && (!(a->flags = bs_strdup(flags)) || !add_words(a, &n))) return 2;
     return cli_parse(b->args->spec, n, a->argv, &a->args);
+}
+
+static int threads(const bench *b)
+{
+    return cli_int(b->args, "threads", bs_default_threads());
 }
 
 static int make_arms(bench *b, int argc, char **argv)
@@ -199,75 +200,39 @@ static fm_status turn(const bench *b, arm *a, fm_error *err)
     if (!status && !b->cold) status = warm_up(b, engine, err);
     if (!status && b->trace) status = cli_replay_start(engine, b->trace, &replay, err);
     if (!status) status = generate(b, engine, prompt, &a->turn[a->n], &a->prefill[a->n], err);
-    if (!status) a->n++;
+    a->expert_bytes = (double)en_describe(engine)->expert_bytes;
+    if (!status) status = cli_rates_measure_experts(engine, &a->held[a->n], err);
     cli_replay_stop(replay);
     bs_free(prompt);
     en_close(engine);
     return status;
 }
 
-/* --- rates
- * ------------------------------------------------------------------------------------------ */
-
-/* A big file with experts in it: a layer of the packed store, or the checkpoint's largest file. */
-static char *file_to_read(const char *folder, const md_model *model)
-{
-    char *dir = xp_pack_find(folder), *path = dir ? bs_path_join(dir, "layer-000.pack") : NULL;
-    bs_free(dir);
-    const ts_store *store = md_store(model);
-    if (path || !store) return path;
-    int best = 0;
-    for (int f = 1; f < ts_file_count(store); f++)
-        if (ts_file_bytes(store, f) > ts_file_bytes(store, best)) best = f;
-    return bs_strdup(ts_file_path(store, best));
-}
-
-static fm_status measure(const bench *b, rates *out, fm_error *err)
-{
-    md_options o = {.isa = kn_isa_best()};
-    md_model *model;
-    bs_pool *pool;
-    fm_status status = md_open(b->model.folder, &o, &model, err);
-    if (status) return status;
-    char *path = file_to_read(b->model.folder, model);
-    xp_disk_probe probe = {.path = path,
-                           .record_bytes = (size_t)md_describe(model)->expert_bytes,
-                           .depth = 4,
-                           .seconds = 0.7};
-    xp_disk_rate disk = {0};
-    status = path ? xp_measure_disk(&probe, &disk, err) : fm_fail_nomem(err, "bench");
-    bs_free(path);
-    md_close(model);
-    if (status) return status;
-    status = bs_pool_create(cli_int(b->args, "threads", bs_default_threads()), &pool, err);
-    if (status) return status;
-    double memory = 0;
-    status = xp_measure_memory(pool, 0.5, &memory, err);
-    bs_pool_destroy(pool);
-    *out = (rates){disk.bytes_s, memory};
-    return status;
-}
-
 /* The machine's rates change with its neighbours: a turn is held against the mean of what was
- * measured before and after it. */
+ * measured before and after it, without an engine: it takes a GiB. */
 static fm_status hold_against_rates(bench *b, arm *a, fm_error *err)
 {
-    rates before = b->rate[b->n_rates - 1], *now = &b->rate[b->n_rates];
-    fm_status status = measure(b, now, err);
+    cli_rates before = b->latest, *held = &a->held[a->n];
+    fm_status status = cli_rates_measure(b->model.folder, threads(b), &b->latest, err);
     if (status) return status;
-    b->n_rates++;
-    en_stats *s = &a->turn[a->n - 1];
-    en_reckon_bound(s, (before.disk + now->disk) / 2, (before.memory + now->memory) / 2);
-    a->fraction[a->n - 1] = s->bound_fraction;
+    held->disk = (before.disk + b->latest.disk) / 2;
+    held->memory = (before.memory + b->latest.memory) / 2;
+    cli_rates_bound(held, a->expert_bytes, &a->turn[a->n]);
+    a->fraction[a->n] = a->turn[a->n].bound_fraction;
+    a->n++;
     return FM_OK;
 }
 
-static rates mean_rates(const bench *b)
+static cli_rates mean_rates(const bench *b)
 {
-    rates sum = {0};
-    for (int i = 0; i < b->n_rates; i++)
-        sum.disk += b->rate[i].disk, sum.memory += b->rate[i].memory;
-    return (rates){sum.disk / b->n_rates, sum.memory / b->n_rates};
+    cli_rates sum = {0};
+    for (int i = 0; i < b->n_arms; i++) {
+        cli_rates mean = cli_rates_mean(b->arms[i].held, b->arms[i].n);
+        sum.disk += mean.disk / b->n_arms;
+        sum.memory += mean.memory / b->n_arms;
+        sum.experts += mean.experts / b->n_arms;
+    }
+    return sum;
 }
 
 /* --- results
@@ -313,9 +278,9 @@ static json_t *arm_json(const arm *a)
 
 static bool print_json(const bench *b)
 {
-    rates r = mean_rates(b);
-    json_t *root = json_pack("{s:{s:f, s:f}, s:i, s:i, s:i}", "rates", "disk_bytes_s", r.disk,
-                             "memory_bytes_s", r.memory, "rounds", b->rounds, "tokens", b->tokens,
+    cli_rates r = mean_rates(b);
+    json_t *root = json_pack("{s:{s:f, s:f, s:f}, s:i, s:i, s:i}", "rates", "disk_bytes_s",
+                             r.disk, "memory_bytes_s", r.memory, "expert_bytes_s", r.experts, "rounds", b->rounds, "tokens", b->tokens,
                              "warm_tokens", b->warm);
     json_t *arms = json_array();
     for (int i = 0; i < b->n_arms; i++) json_array_append_new(arms, arm_json(&b->arms[i]));
@@ -327,9 +292,10 @@ static bool print_json(const bench *b)
 
 static void print_table(const bench *b)
 {
-    rates r = mean_rates(b);
-    printf("disk %.2f GB/s, memory %.1f GB/s; %d rounds of %d tokens after %d\n\n", r.disk / 1e9,
-           r.memory / 1e9, b->rounds, b->tokens, b->warm);
+    cli_rates r = mean_rates(b);
+    printf("disk %.2f GB/s, memory %.1f GB/s, ", r.disk / 1e9, r.memory / 1e9);
+    if (r.experts > 0) printf("experts in memory %.1f GB/s, ", r.experts / 1e9);
+    printf("%d rounds of %d tokens after %d\n\n", b->rounds, b->tokens, b->warm);
     printf("%8s %15s %8s %9s %7s %9s %9s %8s  %s\n", "tok/s", "(min..max)", "prefill", "bound",
            "of it", "hit rate", "MB/token", "wait ms", "flags");
     for (int i = 0; i < b->n_arms; i++) {
@@ -378,7 +344,7 @@ static fm_status report(bench *b, fm_error *err)
 
 static fm_status run(bench *b, fm_error *err)
 {
-    fm_status status = measure(b, &b->rate[b->n_rates++], err);
+    fm_status status = cli_rates_measure(b->model.folder, threads(b), &b->latest, err);
     for (int round = 0; round < b->rounds && !status; round++) {
         for (int i = 0; i < b->n_arms && !status; i++) {
             fprintf(stderr, "round %d of %d, arm %d of %d %s\n", round + 1, b->rounds, i + 1,

@@ -1,8 +1,7 @@
 #include "cli/tune.h"
 
-#include "base/file.h"
 #include "base/mem.h"
-#include "experts/pack.h"
+#include "cli/bench_rates.h"
 #include "model/model.h"
 
 const int cli_tune_depths[CLI_TUNE_DEPTHS] = {1, 2, 4, 8, 16};
@@ -13,14 +12,8 @@ fm_status cli_tune_find(cli_tune *t, fm_error *err)
     md_model *model;
     fm_status status = md_open(t->folder, &o, &model, err);
     if (status) return status;
-    const ts_store *store = md_store(model);
-    char *dir = xp_pack_find(t->folder);
-    int best = 0;
-    for (int f = 1; f < ts_file_count(store); f++)
-        if (ts_file_bytes(store, f) > ts_file_bytes(store, best)) best = f;
-    t->file = dir ? bs_path_join(dir, "layer-000.pack") : bs_strdup(ts_file_path(store, best));
+    t->file = cli_rates_file(t->folder, model);
     t->record_bytes = (size_t)md_describe(model)->expert_bytes;
-    bs_free(dir);
     md_close(model);
     return t->file ? FM_OK : fm_fail_nomem(err, "tune");
 }

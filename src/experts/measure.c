@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "experts/reader.h"
+#include "experts/cache.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -104,21 +104,23 @@ fm_status xp_measure_disk(const xp_disk_probe *p, xp_disk_rate *out, fm_error *e
 /* --- memory -------------------------------------------------------------------------------------
  */
 
-/* Far beyond any cache: L3s of a few hundred MiB exist. */
-enum { MEMORY_BYTES = 1 << 30, STRIPE = 1 << 20, MOST_PASSES = 200 };
+/* A pass is far beyond any cache: L3s of a few hundred MiB exist. */
+enum { PASS_BYTES = 1 << 30, STRIPE = 1 << 20, MOST_PASSES = 200, LEAST_EXPERTS = 1 << 28 };
 
 typedef struct memory_run {
-    const uint64_t *words;
-    _Atomic uint64_t sum; /* so that the reads are not optimised away */
+    const char *const *pieces; /* read in this order, one a task */
+    size_t bytes;              /* of each */
+    int first, n;              /* of this pass */
+    _Atomic uint64_t sum;      /* so that the reads are not optimised away */
 } memory_run;
 
-static void read_stripe(void *arg, int index, int worker)
+static void read_piece(void *arg, int index, int worker)
 {
     (void)worker;
     memory_run *r = arg;
-    const uint64_t *w = r->words + (size_t)index * (STRIPE / sizeof *w);
+    const uint64_t *w = (const void *)r->pieces[r->first + index];
     uint64_t lanes[16] = {0};
-    for (size_t i = 0; i < STRIPE / sizeof *w; i += 16)
+    for (size_t i = 0; i + 16 <= r->bytes / sizeof *w; i += 16)
         for (int l = 0; l < 16; l++) lanes[l] ^= w[i + l];
     uint64_t sum = 0;
     for (int l = 0; l < 16; l++) sum ^= lanes[l];
@@ -132,21 +134,60 @@ static int by_rate(const void *a, const void *b)
 }
 
 /* The median pass: the best one is a moment without neighbours that decoding will not have. */
+static double read_passes(bs_pool *pool, double seconds, memory_run *r, int n_pieces)
+{
+    double rate[MOST_PASSES], end = bs_now() + seconds;
+    int n = 0, most = (int)(PASS_BYTES / r->bytes);
+    do {
+        r->n = most < n_pieces ? most : n_pieces;
+        if (r->first + r->n > n_pieces) r->first = 0;
+        double begin = bs_now();
+        bs_pool_run(pool, read_piece, r, r->n);
+        rate[n++] = (double)r->bytes * r->n / (bs_now() - begin);
+        r->first += r->n;
+    } while (n < MOST_PASSES && bs_now() < end);
+    qsort(rate, (size_t)n, sizeof *rate, by_rate);
+    return rate[n / 2];
+}
+
 fm_status xp_measure_memory(bs_pool *pool, double seconds, double *bytes_s, fm_error *err)
 {
-    void *memory = bs_pages_alloc(MEMORY_BYTES);
+    const char *stripes[PASS_BYTES / STRIPE];
+    char *memory = bs_pages_alloc(PASS_BYTES);
     if (!memory) return fm_fail_nomem(err, "memory measurement");
-    memset(memory, 1, MEMORY_BYTES); /* untouched pages would all be the one zero page */
-    memory_run r = {.words = memory};
-    double rate[MOST_PASSES], end = bs_now() + seconds;
+    memset(memory, 1, PASS_BYTES); /* untouched pages would all be the one zero page */
+    for (int i = 0; i < PASS_BYTES / STRIPE; i++) stripes[i] = memory + (size_t)i * STRIPE;
+    memory_run r = {.pieces = stripes, .bytes = STRIPE};
+    *bytes_s = read_passes(pool, seconds, &r, PASS_BYTES / STRIPE);
+    bs_pages_free(memory, PASS_BYTES);
+    return FM_OK;
+}
+
+/* The loaded slots of a size in random order; how many. */
+static int shuffle_slots(const xp_cache *cache, size_t bytes, const char **out)
+{
+    uint64_t random = 88172645463325252u;
     int n = 0;
-    do {
-        double begin = bs_now();
-        bs_pool_run(pool, read_stripe, &r, MEMORY_BYTES / STRIPE);
-        rate[n++] = MEMORY_BYTES / (bs_now() - begin);
-    } while (n < MOST_PASSES && bs_now() < end);
-    bs_pages_free(memory, MEMORY_BYTES);
-    qsort(rate, (size_t)n, sizeof *rate, by_rate);
-    *bytes_s = rate[n / 2];
+    for (int i = 0; i < cache->n_slots; i++) {
+        if (!cache->slots[i].loaded || cache->slots[i].bytes != bytes) continue;
+        random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+        int at = (int)(random % (uint64_t)(n + 1));
+        out[n++] = out[at];
+        out[at] = cache->slots[i].memory;
+    }
+    return n;
+}
+
+fm_status xp_measure_experts(const xp_cache *cache, bs_pool *pool, double seconds, double *bytes_s,
+                             fm_error *err)
+{
+    *bytes_s = 0;
+    if (!cache->n_slots) return FM_OK;
+    const char **pieces = bs_calloc((size_t)cache->n_slots, sizeof *pieces);
+    if (!pieces) return fm_fail_nomem(err, "memory measurement");
+    memory_run r = {.pieces = pieces, .bytes = cache->slots[0].bytes};
+    int n = shuffle_slots(cache, r.bytes, pieces);
+    if (r.bytes * (size_t)n >= LEAST_EXPERTS) *bytes_s = read_passes(pool, seconds, &r, n);
+    bs_free(pieces);
     return FM_OK;
 }

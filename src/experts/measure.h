@@ -1,7 +1,8 @@
-/* measure.h - what this machine can do at most: the two rates that bound decoding.
+/* measure.h - what this machine can do at most: the rates that bound decoding.
  *
- * Both are measured the way the engine uses the hardware: the disk by random direct reads of one
- * expert each, through the reader; memory by all threads reading a block that no cache holds. */
+ * They are measured the way the engine uses the hardware: the disk by random direct reads of one
+ * expert each, through the reader; memory by all threads reading a block that no cache holds, in
+ * order as the layers' own weights are read, or whole experts where they lie. */
 #ifndef EXPERTS_MEASURE_H
 #define EXPERTS_MEASURE_H
 
@@ -28,6 +29,12 @@ fm_status xp_measure_disk(const xp_disk_probe *probe, xp_disk_rate *out, fm_erro
 /* Bytes a second that the pool's threads read together (the median of some passes). Takes 1 GiB of
  * memory meanwhile. */
 fm_status xp_measure_memory(bs_pool *pool, double seconds, double *bytes_s, fm_error *err);
+
+/* The same of the experts that the cache holds, in random order, each read whole by one thread:
+ * over many gigabytes that is slower than a block in order, for any program. *bytes_s is 0 where
+ * there are too few to say (256 MiB). No step may run meanwhile. */
+fm_status xp_measure_experts(const xp_cache *cache, bs_pool *pool, double seconds, double *bytes_s,
+                             fm_error *err);
 
 /* --- what `tune` found, kept between runs ----------------------------------------------------- */
 

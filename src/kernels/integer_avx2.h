@@ -38,25 +38,22 @@ static inline void widen_pairs(__m256i r, kn_format type, __m256 *even, __m256 *
 }
 
 /* Groups [g, g + n) of rows row .. row + 7; rows behind the last repeat it. Sixteen-bit scales and
- * biases are turned together, in pairs. */
-static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned *out)
+ * biases are turned together, in pairs. whole: all eight groups and rows are there. */
+INLINE void turn_some(const kn_mat *w, int row, int last, int g, int n, bool whole, turned *out)
 {
-    size_t first = (size_t)row * w->scale_row_bytes + (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
+    size_t bytes = w->scale_row_bytes, at = 0;
+    size_t first = (size_t)row * bytes + (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
     const char *scale = (const char *)w->scales + first, *bias = (const char *)w->biases + first;
     __m256i r[ROWS], b[ROWS];
     UNROLL for (int i = 0; i < ROWS; i++)
     {
-        size_t at = (size_t)(row + i < last ? i : last - row) * w->scale_row_bytes;
         if (w->scale_type == KN_F32) {
             r[i] = _mm256_maskload_epi32((const int *)(const void *)(scale + at), v_mask8(n));
             b[i] = _mm256_maskload_epi32((const int *)(const void *)(bias + at), v_mask8(n));
         } else {
             r[i] = _mm256_set_m128i(first_words(bias + at, n), first_words(scale + at, n));
         }
-    }
-    for (int i = ROWS; i < 2 * ROWS; i++) { /* those of the rows that come next */
-        _mm_prefetch(scale + (size_t)i * w->scale_row_bytes, _MM_HINT_T0);
-        _mm_prefetch(bias + (size_t)i * w->scale_row_bytes, _MM_HINT_T0);
+        if (whole || row + i < last) at += bytes;
     }
     transpose_8x8(r);
     if (w->scale_type == KN_F32) {
@@ -70,6 +67,25 @@ static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned
         widen_pairs(r[i], w->scale_type, &out->scale[2 * i], &out->scale[2 * i + 1]);
         widen_pairs(r[4 + i], w->scale_type, &out->bias[2 * i], &out->bias[2 * i + 1]);
     }
+}
+
+/* Those of the rows that come next; a line of memory holds 16 groups or more. */
+static void fetch_scales(const kn_mat *w, int row, int g)
+{
+    size_t at = (size_t)(row + ROWS) * w->scale_row_bytes +
+                (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
+    for (int i = 0; i < ROWS; i++, at += w->scale_row_bytes) {
+        _mm_prefetch((const char *)w->scales + at, _MM_HINT_T0);
+        _mm_prefetch((const char *)w->biases + at, _MM_HINT_T0);
+    }
+}
+
+static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned *out)
+{
+    if (g % (2 * GROUPS) == 0) fetch_scales(w, row, g);
+    if (n == GROUPS && row + ROWS - 1 <= last && w->scale_type == KN_BF16)
+        turn_some(w, row, last, g, GROUPS, true, out);
+    else turn_some(w, row, last, g, n, false, out);
 }
 
 /* sum(q U) and sum(q L) of a group of wide codes as one float32. */
@@ -153,9 +169,9 @@ INLINE __m256 group_dot(__m256i upper, __m256i lower, int bits)
  * Columns begin at c. A group of 128 may end in the next block: its half waits in `half`. */
 INLINE __m256 join_chunks(__m256 total, const block_sums *s, int n_chunks, const kn_mat *w, int row,
                           int last, int *g, turned *t, __m256i *half, const float *step,
-                          const float *sum, const char **next, int bits)
+                          const float *sum, const char **next, int bits, int group)
 {
-    int n_groups = w->cols / w->group, group = w->group;
+    int n_groups = w->cols / group;
     __m256i up = half[0], low = half[1];
     for (int c = 0; c < n_chunks; c++) {
         __m256i upper[2], lower[2] = {low, low};
@@ -183,7 +199,7 @@ INLINE __m256 join_chunks(__m256 total, const block_sums *s, int n_chunks, const
 }
 
 INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const char *record,
-                        const kn_act_layout *layout, int bits)
+                        const kn_act_layout *layout, int bits, int group)
 {
     const float *step = (const float *)(const void *)record;
     const float *sum = (const float *)(const void *)(record + layout->sum);
@@ -204,10 +220,10 @@ INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const ch
                 int r = row + 4 * k + i < last ? row + 4 * k + i : last;
                 rows[i] = (const uint8_t *)w->w + (size_t)r * w->row_bytes + c0 / 8 * bits;
             }
-            four_rows(rows, k, cols * bits / 8, bits, w->group, x, &next, &s);
+            four_rows(rows, k, cols * bits / 8, bits, group, x, &next, &s);
         }
         total = join_chunks(total, &s, (cols + CHUNK - 1) / CHUNK, w, row, last, &g, &t, half, step,
-                            sum, &next, bits);
+                            sum, &next, bits, group);
         x += BLOCK_CHUNKS * X_CHUNK_BYTES;
     }
     if (n_rows == ROWS) {
@@ -217,16 +233,21 @@ INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const ch
     _mm256_maskstore_ps(y + row, v_mask8(n_rows), total);
 }
 
+/* Four bits in groups of 64 are what most models have. */
 static void integer_rows(float *y, const kn_mat *w, int row, int n_rows, const char *record,
                          const kn_act_layout *layout)
 {
+    int group = w->group;
     switch (w->bits) {
-    case 2: vector_rows(y, w, row, n_rows, record, layout, 2); return;
-    case 3: vector_rows(y, w, row, n_rows, record, layout, 3); return;
-    case 4: vector_rows(y, w, row, n_rows, record, layout, 4); return;
-    case 5: vector_rows(y, w, row, n_rows, record, layout, 5); return;
-    case 6: vector_rows(y, w, row, n_rows, record, layout, 6); return;
-    default: vector_rows(y, w, row, n_rows, record, layout, 8);
+    case 2: vector_rows(y, w, row, n_rows, record, layout, 2, group); return;
+    case 3: vector_rows(y, w, row, n_rows, record, layout, 3, group); return;
+    case 4:
+        if (group == 64) vector_rows(y, w, row, n_rows, record, layout, 4, 64);
+        else vector_rows(y, w, row, n_rows, record, layout, 4, group);
+        return;
+    case 5: vector_rows(y, w, row, n_rows, record, layout, 5, group); return;
+    case 6: vector_rows(y, w, row, n_rows, record, layout, 6, group); return;
+    default: vector_rows(y, w, row, n_rows, record, layout, 8, group);
     }
 }
 

@@ -2,8 +2,10 @@
 
 /* KN_KV_I8: a tile of KN_KV_TILE positions is, a run of 32 columns, a line of codes for each two
  * columns (keys) or two positions (values), then a line of the positions' scales, as halves.
- * Columns that fill up the last run are zero. */
+ * Columns that fill up the last run are zero. Of values KV_SHARED runs have the same scales: they
+ * are multiplied into the weights, so that weights have to be coded for each of them. */
 enum { KV_RUN = 32, KV_LINE = 64, KV_LINES = KN_KV_TILE / 2 };
+enum { KV_SHARED = 4 };
 enum { KV_CODES = KV_LINES * KV_LINE, KV_RUN_TILE = KV_CODES + KV_LINE };
 _Static_assert((int)KV_RUN == (int)KN_KV_TILE, "keys and values have tiles of one shape");
 
@@ -24,19 +26,26 @@ static kv_place kv_place_of(const kn_kv *kv, int position, int run)
     return (kv_place){tile + i / 2 * KV_LINE + i % 2, scale, 4, 2};
 }
 
-static void kv_store_run(kv_place to, const float *src, int m)
+/* The scale of m numbers, as it is kept. */
+static uint16_t kv_scale(const float *src, int m)
+{
+    v16 top = v_zero();
+    for (int i = 0; i < m; i += 16)
+        top = v_max(top, v_abs(v_load_n(src + i, m - i < 16 ? m - i : 16)));
+    return kn_f32_f16(v_highest(top) / 127.0f);
+}
+
+static void kv_store_run(kv_place to, const float *src, int m, uint16_t scale)
 {
     v16 a = v_load_n(src, m < 16 ? m : 16), b = v_load_n(src + 16, m > 16 ? m - 16 : 0);
-    float top = v_highest(v_max(v_abs(a), v_abs(b)));
-    uint16_t half = kn_f32_f16(top / 127.0f);
-    float step = kn_f16_f32(half), codes[KV_RUN];
+    float step = kn_f16_f32(scale), codes[KV_RUN];
     v16 inverse = v_set1(step > 0 ? 1.0f / step : 0), limit = v_set1(127), low = v_set1(-127);
     v_store(codes, v_max(low, v_min(limit, v_round(v_mul(a, inverse)))));
     v_store(codes + 16, v_max(low, v_min(limit, v_round(v_mul(b, inverse)))));
     for (int i = 0; i < KV_RUN; i++)
         to.codes[i / 2 * to.apart + i % 2 * to.next] =
             (char)(codes[i] == codes[i] ? (int)codes[i] : 0);
-    memcpy(to.scale, &half, sizeof half);
+    memcpy(to.scale, &scale, sizeof scale);
 }
 
 static void kv_load_run(float *dst, kv_place from, int m)
@@ -49,6 +58,16 @@ static void kv_load_run(float *dst, kv_place from, int m)
 static int run_width(int dim, int i)
 {
     return dim - i < KV_RUN ? dim - i : KV_RUN;
+}
+
+static void kv_store_codes(const kn_kv *kv, int position, const float *src)
+{
+    int shared = kv->what == KN_VALUES ? KV_SHARED * KV_RUN : KV_RUN;
+    uint16_t scale = 0;
+    for (int i = 0; i < kv->dim; i += KV_RUN) {
+        if (i % shared == 0) scale = kv_scale(src + i, kv->dim - i < shared ? kv->dim - i : shared);
+        kv_store_run(kv_place_of(kv, position, i / KV_RUN), src + i, run_width(kv->dim, i), scale);
+    }
 }
 
 static void kv_store(const kn_kv *kv, int position, const float *src)
@@ -65,8 +84,7 @@ static void kv_store(const kn_kv *kv, int position, const float *src)
             memcpy(out + 2 * i, &h, sizeof h);
         }
     } else {
-        for (int i = 0; i < dim; i += KV_RUN)
-            kv_store_run(kv_place_of(kv, position, i / KV_RUN), src + i, run_width(dim, i));
+        kv_store_codes(kv, position, src);
     }
 }
 
@@ -228,11 +246,10 @@ static void start_softmax(kn_softmax_state *soft, float *out, const kn_attention
     memset(out, 0, (size_t)a->v_dim * sizeof *out);
 }
 
-/* The maximum covers n more scores; what came before is scaled down where they raise it. */
-static void raise_max(kn_softmax_state *soft, const float *scores, int n, float *out,
-                      const kn_attention *a)
+/* The maximum covers more scores, `top` the highest; what came before is scaled down where it is
+ * raised. */
+static void raise_max(kn_softmax_state *soft, float top, float *out, const kn_attention *a)
 {
-    float top = highest(scores, n);
     if (!(top > soft->max)) return;
     float shrink = exp_one(soft->max - top);
     soft->max = top;
@@ -244,7 +261,7 @@ static void raise_max(kn_softmax_state *soft, const float *scores, int n, float 
 static void weigh_block(kn_softmax_state *soft, float *scores, int n, float *out,
                         const kn_attention *a)
 {
-    raise_max(soft, scores, n, out, a);
+    raise_max(soft, highest(scores, n), out, a);
     soft->sum += exp_below(scores, n, soft->max);
 }
 

@@ -2,10 +2,11 @@
  *
  * A score is step * sum over runs of (scale of the run * (query codes . key codes)): the query's
  * codes have 16 bits and one step a head. A block's share of the output is, a run of 32 columns,
- * step * (weight codes . value codes): weights times the runs' scales as 16 bits, with one step a
- * block, which is a 32767th of the largest. The sums in () are exact in 32 bits, so no order of
- * theirs shows; the rest is float32, runs and blocks rising. Blocks are cut at absolute positions,
- * longer ones than in float32, because each has its price in the steps of every head and run.
+ * step * (weight codes . value codes): weights times the values' scales as 16 bits, with one step a
+ * block, which is a 32767th of the largest; for each of the runs that share scales once. The sums
+ * in () are exact in 32 bits, so no order of theirs shows; the rest is float32, runs and blocks
+ * rising. Blocks are cut at absolute positions, longer ones than in float32, because each has its
+ * price in the steps of every head and run.
  *
  * Both products are of one form: a line of the cache is 32 pairs of codes, and each pair meets the
  * same two codes of a head. Of keys, a line is two columns of 32 positions; of values, two
@@ -26,7 +27,7 @@ static v16 coding_factor(v16 top)
     return v_select_gt(top, v_set1(1e-30f), factor, v_zero());
 }
 
-/* One query; returns the step. */
+/* One query; returns the step, 1 for a query of zeros. */
 static float code_query(int16_t *codes, const float *q, int dim)
 {
     v16 best = v_zero(), limit = v_set1(I8_TOP), low = v_set1(-I8_TOP);
@@ -36,7 +37,7 @@ static float code_query(int16_t *codes, const float *q, int dim)
     memset(codes, 0, KN_ATT_MAX_DIM * sizeof *codes);
     FOR_LANES(dim)
     v_store_i16(codes + i, v_max(v_min(v_mul(v_load_n(q + i, m), factor), limit), low));
-    return top / I8_TOP;
+    return v_first(factor) > 0 ? top / I8_TOP : 1;
 }
 
 /* Positions [lo, hi) of a block of a cache, counted from the block's first. */
@@ -45,6 +46,7 @@ typedef struct code_block {
     size_t apart;      /* from a tile to the next */
     int runs, dim, lo, hi;
     bool turned; /* values that lie as keys do */
+    int shared;  /* runs of values with the same scales */
 } code_block;
 
 static code_block block_of(const void *cache, size_t stride, int dim, int base,
@@ -128,48 +130,49 @@ static void score_tile_of(float s[][I8_BLOCK], coded_queries q, int n, const cod
     }
 }
 
-static void block_scores_i8(float s[][I8_BLOCK], coded_queries q, const float *step, int n,
-                            const code_block *b)
+/* Scores of a block in steps of their heads. */
+static void block_scores_i8(float s[][I8_BLOCK], coded_queries q, int n, const code_block *b)
 {
     for (int tile = b->lo / KN_KV_TILE; tile * KN_KV_TILE < b->hi; tile++)
         score_tile_of(s, q, n, b, tile);
-    for (int h = 0; h < n; h++) scale(s[h], step[h], I8_BLOCK);
     for (int h = 0; h < n && b->hi - b->lo < I8_BLOCK; h++)
         for (int i = 0; i < I8_BLOCK; i++)
             if (i < b->lo || i >= b->hi) s[h][i] = -INFINITY;
 }
 
-/* The scales of all runs, zero in missing positions. */
-static void block_scales(float scales[][I8_BLOCK], const code_block *b)
+/* All different scales, zero in missing positions; how many. */
+static int block_scales(float scales[][I8_BLOCK], const code_block *b)
 {
     bool whole = b->hi - b->lo == I8_BLOCK;
-    for (int run = 0; run < b->runs; run++) {
+    int n = 0;
+    for (int run = 0; run < b->runs; run += b->shared, n++) {
         for (int i = b->lo & -KN_KV_TILE; i < b->hi; i += 16)
-            v_store(scales[run] + i, v_load_f16(run_of(b, i / KN_KV_TILE, run) + KV_CODES +
-                                                i % KN_KV_TILE * sizeof(uint16_t)));
+            v_store(scales[n] + i, v_load_f16(run_of(b, i / KN_KV_TILE, run) + KV_CODES +
+                                              i % KN_KV_TILE * sizeof(uint16_t)));
         for (int i = 0; i < I8_BLOCK && !whole; i++)
-            if (i < b->lo || i >= b->hi) scales[run][i] = 0;
+            if (i < b->lo || i >= b->hi) scales[n][i] = 0;
     }
+    return n;
 }
 
-/* Weights times scales become codes with a step each run and head: their factors and steps. */
+/* Weights times scales become codes with a step each scale and head: their factors and steps. */
 typedef struct weight_steps {
     float factor[I8_RUNS * ATT_HEADS], step[I8_RUNS * ATT_HEADS];
 } weight_steps;
 
 static void find_steps(weight_steps *w, float s[][I8_BLOCK], int n, float scales[][I8_BLOCK],
-                       int runs)
+                       int n_scales)
 {
     v16 top[I8_RUNS * ATT_HEADS];
-    for (int run = 0; run < runs; run++)
+    for (int j = 0; j < n_scales; j++)
         for (int h = 0; h < n; h++) {
             v16 best = v_zero();
             UNROLL for (int i = 0; i < I8_BLOCK; i += 16) best =
-                v_max(best, v_mul(v_load(s[h] + i), v_load(scales[run] + i)));
-            top[run * n + h] = best;
+                v_max(best, v_mul(v_load(s[h] + i), v_load(scales[j] + i)));
+            top[j * n + h] = best;
         }
-    v_highests(w->step, top, runs * n);
-    FOR_LANES(runs * n)
+    v_highests(w->step, top, n_scales * n);
+    FOR_LANES(n_scales * n)
     {
         v16 best = v_load_n(w->step + i, m);
         v_store_n(w->factor + i, coding_factor(best), m);
@@ -257,21 +260,22 @@ static void block_values_i8(float *out, size_t out_stride, float s[][I8_BLOCK], 
     _Alignas(64) float scales[I8_RUNS][I8_BLOCK];
     _Alignas(64) int16_t weights[ATT_HEADS][I8_BLOCK];
     weight_steps w;
-    block_scales(scales, b);
-    find_steps(&w, s, n, scales, b->runs);
+    find_steps(&w, s, n, scales, block_scales(scales, b));
     for (int run = 0; run < b->runs; run++) {
-        for (int h = 0; h < n; h++)
-            code_weights(weights[h], s[h], scales[run], w.factor[run * n + h]);
-        value_run(out + run * KV_RUN, out_stride, weights, w.step + run * n, n, b, run);
+        int j = run / b->shared;
+        for (int h = 0; h < n && run % b->shared == 0; h++)
+            code_weights(weights[h], s[h], scales[j], w.factor[j * n + h]);
+        value_run(out + run * KV_RUN, out_stride, weights, w.step + j * n, n, b, run);
     }
 }
 
 /* Turns a block's scores into weights, by powers of two: the highest may come out a rounding above
  * 1, and what is absent weighs 2^-126, by a scale of zero. */
-static void weigh_block_i8(kn_softmax_state *soft, float *scores, float *out, const kn_attention *a)
+static void weigh_block_i8(kn_softmax_state *soft, float *scores, float step, float *out,
+                           const kn_attention *a)
 {
-    raise_max(soft, scores, I8_BLOCK, out, a);
-    v16 log2_e = v_set1(KN_LOG2_E), shift = v_set1(-soft->max * KN_LOG2_E), sum = v_zero();
+    raise_max(soft, step * highest(scores, I8_BLOCK), out, a);
+    v16 log2_e = v_set1(step * KN_LOG2_E), shift = v_set1(-soft->max * KN_LOG2_E), sum = v_zero();
     UNROLL for (int i = 0; i < I8_BLOCK; i += 16)
     {
         v16 e = v_exp2_below(v_fma(v_load(scores + i), log2_e, shift));
@@ -293,8 +297,10 @@ static void attend_some_i8(float *out, size_t out_stride, kn_softmax_state *soft
         code_block keys = block_of(a->k, a->k_stride, a->k_dim, base, a);
         code_block values = block_of(a->v, a->v_stride, a->v_dim, base, a);
         values.turned = a->v == a->k;
-        block_scores_i8(s, codes, step, n, &keys);
-        for (int h = 0; h < n; h++) weigh_block_i8(&soft[h], s[h], out + (size_t)h * out_stride, a);
+        values.shared = values.turned ? 1 : KV_SHARED;
+        block_scores_i8(s, codes, n, &keys);
+        for (int h = 0; h < n; h++)
+            weigh_block_i8(&soft[h], s[h], step[h], out + (size_t)h * out_stride, a);
         block_values_i8(out, out_stride, s, n, &values);
     }
 }

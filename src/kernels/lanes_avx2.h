@@ -233,8 +233,15 @@ static inline sums i_dot(sums sum, pairs a, const int16_t *two)
     int32_t both;
     memcpy(&both, two, sizeof both);
     __m256i b = _mm256_set1_epi32(both);
-    return (sums){_mm256_add_epi32(sum.lo, _mm256_madd_epi16(a.lo, b)),
-                  _mm256_add_epi32(sum.hi, _mm256_madd_epi16(a.hi, b))};
+#ifdef __AVXVNNI__
+    __asm__("%{vex%} vpdpwssd %1, %2, %0" : "+x"(sum.lo) : "x"(b), "x"(a.lo));
+    __asm__("%{vex%} vpdpwssd %1, %2, %0" : "+x"(sum.hi) : "x"(b), "x"(a.hi));
+#else
+    sum.lo = _mm256_add_epi32(sum.lo, _mm256_madd_epi16(a.lo, b));
+    sum.hi = _mm256_add_epi32(sum.hi, _mm256_madd_epi16(a.hi, b));
+    __asm__("" : "+x"(sum.lo), "+x"(sum.hi)); /* gcc would keep some of eight sums in memory */
+#endif
+    return sum;
 }
 
 static inline v16 v_from_sums(sums a)

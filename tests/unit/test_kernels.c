@@ -250,8 +250,8 @@ static kn_kv new_cache(kn_kv_type type, kn_kv_what what, int dim, int positions)
 
 /* Kept conversations are gone on with only by the arithmetic that computed them. When this digest
  * of results changes, raise KN_ARITHMETIC and put the new one beside it. */
-enum { DIGEST_OF = 3 };
-static const uint32_t digest = 0x773181c6u;
+enum { DIGEST_OF = 4 };
+static const uint32_t digest = 0x03083459u;
 
 static uint32_t mix_floats(uint32_t hash, const float *x, int n)
 {

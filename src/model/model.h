@@ -93,7 +93,8 @@ fm_status md_state_copy(md_state *dst, const md_state *src, int length, const vo
 uint64_t md_state_traffic(const md_model *model, int position);
 uint64_t md_pass_traffic(const md_model *model, uint64_t experts, uint64_t states);
 
-/* The KV cache of the first `tokens` positions as bytes, to save and to put back. */
+/* The KV cache of the first `tokens` positions as bytes, to save and to put back: the sequence has
+ * that length then. A recurrent model's state has to be restored besides. */
 uint64_t md_kv_bytes(const md_model *model, int tokens);
 void md_kv_export(const md_state *state, int tokens, void *out);
 void md_kv_import(md_state *state, int tokens, const void *in);

@@ -223,6 +223,7 @@ void md_kv_import(md_state *state, int tokens, const void *in)
 {
     transfer t = {.positions = (size_t)whole_tiles(tokens), .in = in};
     each_cache(state, import_cache, &t);
+    state->length = tokens;
 }
 
 fm_status md_state_copy(md_state *dst, const md_state *src, int length, const void *snapshot,

@@ -309,6 +309,57 @@ static void saved_prefixes_come_back(void **state)
     forget(&again);
 }
 
+/* Two conversations in one slot: each makes the other a stored one, of all or of a part of which
+ * the next request makes use. */
+static void take_turns(const char *folder, int kv_bits)
+{
+    enum { LENGTH = 90, PART = 40 };
+    en_options o = en_options_default();
+    o.model = folder;
+    o.no_tokenizer = o.keep_prefixes = true;
+    o.kv_bits = kv_bits;
+    o.context = 128;
+    o.prefix_memory = 16 << 20;
+    en_engine *e = NULL;
+    fm_error err = {0};
+    if (en_open(&o, &e, &err)) fail_msg("%s: %s", folder, err.message);
+    int32_t ids[2][LENGTH];
+    for (int i = 0; i < 2 * LENGTH; i++)
+        ids[i / LENGTH][i % LENGTH] = (i * 37 + i / LENGTH) % en_describe(e)->vocab;
+    uint64_t fresh[4];
+    for (int turn = 0; turn < 12; turn++) {
+        heard h = {0};
+        tx_ids prompt = {.data = ids[turn % 2], .length = turn % 4 < 2 ? LENGTH : PART};
+        en_request r = request(e, &prompt, &h, 8);
+        r.ignore_end = true;
+        r.no_cache = turn < 4;
+        submit(e, &r);
+        run(e);
+        assert_int_equal(h.done, 1);
+        if (turn < 4) fresh[turn] = h.hash;
+        else if (h.hash != fresh[turn % 4])
+            fail_msg("%s, %d bits: turn %d differs", folder, kv_bits, turn);
+        /* a recurrent state is kept where a prompt or an answer ended, not within */
+        if (turn >= 6 && h.stats.cached_tokens == 0 && md_snapshot_bytes(en_model(e)) == 0)
+            fail_msg("%s, %d bits: turn %d reuses nothing", folder, kv_bits, turn);
+        forget(&h);
+    }
+    en_close(e);
+}
+
+static void stored_conversations_of_every_kind_come_back(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = {"qwen3_moe",  "gpt_oss", "deepseek_v3",
+                                        "qwen3_next", "jamba",   "granitemoehybrid"};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        for (int bits = 8; bits <= 32; bits *= 2) {
+            char folder[80];
+            snprintf(folder, sizeof folder, "tests/fixtures/families/mlx_%s", kinds[i]);
+            take_turns(folder, bits);
+        }
+}
+
 static void choices_share_their_prompt(void **state)
 {
     (void)state;
@@ -606,6 +657,7 @@ int main(void)
         cmocka_unit_test(a_reused_prefix_gives_the_same),
         cmocka_unit_test(conversations_outlive_their_slots),
         cmocka_unit_test(saved_prefixes_come_back),
+        cmocka_unit_test(stored_conversations_of_every_kind_come_back),
         cmocka_unit_test(choices_share_their_prompt),
         cmocka_unit_test(stop_strings_are_held_back),
         cmocka_unit_test(ends_and_limits),

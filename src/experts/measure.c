@@ -105,7 +105,13 @@ fm_status xp_measure_disk(const xp_disk_probe *p, xp_disk_rate *out, fm_error *e
  */
 
 /* A pass is far beyond any cache: L3s of a few hundred MiB exist. */
-enum { PASS_BYTES = 1 << 30, STRIPE = 1 << 20, MOST_PASSES = 200, LEAST_EXPERTS = 1 << 28 };
+enum {
+    READ_AHEAD = 4096,
+    PASS_BYTES = 1 << 30,
+    STRIPE = 1 << 20,
+    MOST_PASSES = 200,
+    LEAST_EXPERTS = 1 << 28
+};
 
 typedef struct memory_run {
     const char *const *pieces; /* read in this order, one a task */
@@ -114,14 +120,19 @@ typedef struct memory_run {
     _Atomic uint64_t sum;      /* so that the reads are not optimised away */
 } memory_run;
 
+/* Fetched ahead, as the products do it: without, processors were seen to read a fifth to a half
+ * more slowly than those. */
 static void read_piece(void *arg, int index, int worker)
 {
     (void)worker;
     memory_run *r = arg;
     const uint64_t *w = (const void *)r->pieces[r->first + index];
     uint64_t lanes[16] = {0};
-    for (size_t i = 0; i + 16 <= r->bytes / sizeof *w; i += 16)
+    for (size_t i = 0; i + 16 <= r->bytes / sizeof *w; i += 16) {
+        __builtin_prefetch((const char *)&w[i] + READ_AHEAD);
+        __builtin_prefetch((const char *)&w[i] + READ_AHEAD + 64);
         for (int l = 0; l < 16; l++) lanes[l] ^= w[i + l];
+    }
     uint64_t sum = 0;
     for (int l = 0; l < 16; l++) sum ^= lanes[l];
     atomic_fetch_xor_explicit(&r->sum, sum, memory_order_relaxed);

@@ -24,8 +24,9 @@ const cli_spec spec_bench = {
         "Decodes with random prompts and prints tokens/s beside the machine's own bound: the "
         "slower of bytes over the memory bus (weights, recurrent states read and written, cached "
         "rows) at the memory rate and missed bytes at the disk rate, all measured in the same "
-        "run; experts count at the rate that they are read at where they lie, one by one. Arms run in turns, so that they can be compared on a machine "
-        "that is not quiet. With --kernels: bytes and operations a second of each kernel.",
+        "run; experts count at the rate that they are read at where they lie, one by one. Arms run "
+        "in turns, so that they can be compared on a machine that is not quiet. With --kernels: "
+        "bytes and operations a second of each kernel.",
     .examples = "flash-moe bench --memory 8G MODEL\n"
                 "flash-moe bench MODEL --memory 4G --compare '--memory 8G' --svg memory.svg\n"
                 "flash-moe bench MODEL --compare '--prefetch 4' --compare '--buffered' --json\n"

@@ -23,7 +23,7 @@ const cli_spec spec_plan = {
     .arguments = "[MODEL]",
     .most = 1,
     .about =
-        "Says whether a model fits, in how many bytes, and how fast it can be at most, before "
+        "Says whether a model fits, in how many bytes, and about how fast it will be, before "
         "any weight is read. MODEL may be a folder, a config.json alone, a hub id, or the name "
         "of one of the configurations that come with the project.",
     .examples = "  flash-moe plan\n"
@@ -90,8 +90,7 @@ static void print_plan(const en_plan *p, const md_info *info, const en_plan_requ
         bs_buf_printf(&b, "fits: no: %s\n", why_not);
     }
     if (p->n_forecasts) {
-        bs_buf_printf(&b,
-                      "at most, with %.1f GB/s from memory and %.2f GB/s from disk:\n  hit rate",
+        bs_buf_printf(&b, "about, with %.1f GB/s from memory and %.2f GB/s from disk:\n  hit rate",
                       r->memory_bytes_s / 1e9, r->disk_bytes_s / 1e9);
         for (int i = 0; i < p->n_forecasts; i++)
             bs_buf_printf(&b, "%8.0f %%", p->forecast[i].hit_rate * 100);

@@ -85,7 +85,7 @@ static void describe(const md_model *model, const char *folder, cli_forecast *ou
     double kept = p.all_resident || !n_experts ? 1 : (double)p.slots_per_layer / n_experts;
     double speed = tokens_a_second(&p, usual_hit_rate(kept));
     if (speed > 0)
-        snprintf(out->text, sizeof out->text, "fits: yes, at most about %.*f tok/s on this machine",
+        snprintf(out->text, sizeof out->text, "fits: yes, about %.*f tok/s on this machine",
                  speed < 10 ? 1 : 0, speed);
     else snprintf(out->text, sizeof out->text, "fits: yes");
 }

@@ -9,7 +9,7 @@
 void cli_find_rates(const char *folder, const md_model *model, int threads, en_plan_request *r);
 
 /* One clause about the model of a folder that may hold a config.json alone, with the usual
- * settings: "fits: yes, at most about 9 tok/s on this machine", or why it does not fit, or why
+ * settings: "fits: yes, about 9 tok/s on this machine", or why it does not fit, or why
  * nothing can be said. */
 typedef struct cli_forecast {
     char text[600];

@@ -33,17 +33,17 @@ uint64_t en_peak_rss_bytes(void);
 uint64_t en_process_bytes(int threads);
 
 typedef struct en_plan_request {
-    uint64_t budget_bytes;  /* --memory; 0: the planner's own choice */
-    int capacity;           /* --capacity: slots a layer; -1: by memory */
-    int context;            /* tokens a sequence; 0: min(model's maximum, 4096) */
-    int sequences;          /* states held at once */
-    int max_tokens;         /* tokens a forward step; 0: planner's choice */
-    int max_logits;         /* rows of logits a step */
-    uint64_t prefix_bytes;  /* prefix cache beyond the states */
-    uint64_t process_bytes; /* program, libraries, tokenizer; 0: the usual figure */
-    uint64_t sim_ram;       /* 0: this machine */
-    double disk_bytes_s, memory_bytes_s, decode_overhead_s; /* rates for the forecast; 0: unknown */
-    xp_options experts; /* policy, io, pack: what changes the bytes of a slot */
+    uint64_t budget_bytes;               /* --memory; 0: the planner's own choice */
+    int capacity;                        /* --capacity: slots a layer; -1: by memory */
+    int context;                         /* tokens a sequence; 0: min(model's maximum, 4096) */
+    int sequences;                       /* states held at once */
+    int max_tokens;                      /* tokens a forward step; 0: planner's choice */
+    int max_logits;                      /* rows of logits a step */
+    uint64_t prefix_bytes;               /* prefix cache beyond the states */
+    uint64_t process_bytes;              /* program, libraries, tokenizer; 0: the usual figure */
+    uint64_t sim_ram;                    /* 0: this machine */
+    double disk_bytes_s, memory_bytes_s; /* rates for the forecast; 0: unknown */
+    xp_options experts;                  /* policy, io, pack: what changes the bytes of a slot */
 } en_plan_request;
 
 enum { EN_FORECASTS = 6 };

@@ -279,9 +279,9 @@ static json_t *arm_json(const arm *a)
 static bool print_json(const bench *b)
 {
     cli_rates r = mean_rates(b);
-    json_t *root = json_pack("{s:{s:f, s:f, s:f}, s:i, s:i, s:i}", "rates", "disk_bytes_s",
-                             r.disk, "memory_bytes_s", r.memory, "expert_bytes_s", r.experts, "rounds", b->rounds, "tokens", b->tokens,
-                             "warm_tokens", b->warm);
+    json_t *root = json_pack("{s:{s:f, s:f, s:f}, s:i, s:i, s:i}", "rates", "disk_bytes_s", r.disk,
+                             "memory_bytes_s", r.memory, "expert_bytes_s", r.experts, "rounds",
+                             b->rounds, "tokens", b->tokens, "warm_tokens", b->warm);
     json_t *arms = json_array();
     for (int i = 0; i < b->n_arms; i++) json_array_append_new(arms, arm_json(&b->arms[i]));
     if (b->n_arms == 1) json_object_update(root, json_array_get(arms, 0));

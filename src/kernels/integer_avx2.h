@@ -72,8 +72,8 @@ INLINE void turn_some(const kn_mat *w, int row, int last, int g, int n, bool who
 /* Those of the rows that come next; a line of memory holds 16 groups or more. */
 static void fetch_scales(const kn_mat *w, int row, int g)
 {
-    size_t at = (size_t)(row + ROWS) * w->scale_row_bytes +
-                (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
+    size_t at =
+        (size_t)(row + ROWS) * w->scale_row_bytes + (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
     for (int i = 0; i < ROWS; i++, at += w->scale_row_bytes) {
         _mm_prefetch((const char *)w->scales + at, _MM_HINT_T0);
         _mm_prefetch((const char *)w->biases + at, _MM_HINT_T0);

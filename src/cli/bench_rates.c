@@ -49,9 +49,12 @@ fm_status cli_rates_measure(const char *folder, int threads, cli_rates *out, fm_
     return status;
 }
 
+enum { LEAST_EXPERTS = 1 << 28 };
+
 fm_status cli_rates_measure_experts(en_engine *engine, cli_rates *rates, fm_error *err)
 {
-    return xp_measure_experts(en_experts(engine), en_pool(engine), 0.5, &rates->experts, err);
+    return xp_measure_experts(en_experts(engine), en_pool(engine), 0.5, LEAST_EXPERTS,
+                              &rates->experts, err);
 }
 
 cli_rates cli_rates_mean(const cli_rates *rates, int n)

@@ -105,13 +105,7 @@ fm_status xp_measure_disk(const xp_disk_probe *p, xp_disk_rate *out, fm_error *e
  */
 
 /* A pass is far beyond any cache: L3s of a few hundred MiB exist. */
-enum {
-    READ_AHEAD = 4096,
-    PASS_BYTES = 1 << 30,
-    STRIPE = 1 << 20,
-    MOST_PASSES = 200,
-    LEAST_EXPERTS = 1 << 28
-};
+enum { READ_AHEAD = 4096, PASS_BYTES = 1 << 30, STRIPE = 1 << 20, MOST_PASSES = 200 };
 
 typedef struct memory_run {
     const char *const *pieces; /* read in this order, one a task */
@@ -189,8 +183,8 @@ static int shuffle_slots(const xp_cache *cache, size_t bytes, const char **out)
     return n;
 }
 
-fm_status xp_measure_experts(const xp_cache *cache, bs_pool *pool, double seconds, double *bytes_s,
-                             fm_error *err)
+fm_status xp_measure_experts(const xp_cache *cache, bs_pool *pool, double seconds, size_t least,
+                             double *bytes_s, fm_error *err)
 {
     *bytes_s = 0;
     if (!cache->n_slots) return FM_OK;
@@ -198,7 +192,7 @@ fm_status xp_measure_experts(const xp_cache *cache, bs_pool *pool, double second
     if (!pieces) return fm_fail_nomem(err, "memory measurement");
     memory_run r = {.pieces = pieces, .bytes = cache->slots[0].bytes};
     int n = shuffle_slots(cache, r.bytes, pieces);
-    if (r.bytes * (size_t)n >= LEAST_EXPERTS) *bytes_s = read_passes(pool, seconds, &r, n);
+    if (n && r.bytes * (size_t)n >= least) *bytes_s = read_passes(pool, seconds, &r, n);
     bs_free(pieces);
     return FM_OK;
 }

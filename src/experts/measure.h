@@ -32,9 +32,10 @@ fm_status xp_measure_memory(bs_pool *pool, double seconds, double *bytes_s, fm_e
 
 /* The same of the experts that the cache holds, in random order, each read whole by one thread:
  * over many gigabytes that is slower than a block in order, for any program. *bytes_s is 0 where
- * there are too few to say (256 MiB). No step may run meanwhile. */
-fm_status xp_measure_experts(const xp_cache *cache, bs_pool *pool, double seconds, double *bytes_s,
-                             fm_error *err);
+ * they are fewer than `least` bytes, of which the processor's caches would hold too much. No step
+ * may run meanwhile. */
+fm_status xp_measure_experts(const xp_cache *cache, bs_pool *pool, double seconds, size_t least,
+                             double *bytes_s, fm_error *err);
 
 /* --- what `tune` found, kept between runs ----------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* The expert cache over real files: right bytes whatever the layout, slots, policy and trouble. */
 #include "base/mem.h"
 #include "experts/cache.h"
+#include "experts/measure.h"
 
 #include <errno.h>
 
@@ -120,6 +121,26 @@ static void hints_rest_while_nothing_is_missing(void **state)
     assert_int_equal(use(c, w, 0, experts, 1, &err), FM_OK);
     xp_begin_step(c, 1, false);
     assert_true(xp_wants_hints(c));
+    xp_close(c);
+}
+
+/* The rate of experts in memory: none without experts, or with fewer than asked for. */
+static void experts_are_measured_where_they_lie(void **state)
+{
+    const world *w = *state;
+    xp_options o = with_capacity(6);
+    xp_cache *c;
+    fm_error err;
+    double rate = -1;
+    assert_int_equal(xp_open(&w->source, &o, &c, &err), FM_OK);
+    assert_int_equal(xp_measure_experts(c, NULL, 0.01, 0, &rate, &err), FM_OK);
+    assert_true(rate == 0);
+    run_steps(c, w, 5);
+    assert_int_equal(xp_measure_experts(c, NULL, 0.01, 0, &rate, &err), FM_OK);
+    assert_true(rate > 1e7 && rate < 1e13);
+    assert_int_equal(xp_measure_experts(c, NULL, 0.01, 1 << 28, &rate, &err), FM_OK);
+    assert_true(rate == 0);
+    run_steps(c, w, 5); /* reading them changed nothing */
     xp_close(c);
 }
 
@@ -299,6 +320,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(hints_rest_while_nothing_is_missing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(right_bytes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(experts_are_measured_where_they_lie, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waves_hold_at_most_max_held, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_requests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(failing_reads, set_up, tear_down),

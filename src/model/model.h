@@ -70,8 +70,8 @@ int md_state_length(const md_state *state);  /* tokens it has seen */
 int md_state_context(const md_state *state); /* tokens it can hold */
 void md_state_reset(md_state *state);
 
-/* Forget all tokens from `length` on; false when a recurrent layer makes that impossible (use a
- * snapshot): then nothing changed. */
+/* Forget all tokens from `length` on; false when there are not so many, or a recurrent layer makes
+ * that impossible (use a snapshot): then nothing changed. */
 bool md_state_truncate(md_state *state, int length);
 
 /* What cannot be recomputed from a KV cache cut to its length: the recurrent states. Size is 0 for

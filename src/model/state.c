@@ -128,8 +128,8 @@ void md_state_reset(md_state *state)
 
 bool md_state_truncate(md_state *state, int length)
 {
-    if (length < 0) return false;
-    if (length >= state->length) return true;
+    if (length < 0 || length > state->length) return false;
+    if (length == state->length) return true;
     if (!length) md_state_reset(state);
     else if (state->model->recurrent_floats) return false;
     state->length = length;

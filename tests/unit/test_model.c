@@ -182,6 +182,8 @@ static void snapshots_and_copies_go_back(void **unused)
     float *first = feed(&f, s, prompt + 6, 6, 6);
     size_t bytes = 6 * (size_t)f.vocab * sizeof(float);
     assert_false(md_state_truncate(s, 6));
+    assert_false(md_state_truncate(s, 13)); /* there are twelve */
+    assert_true(md_state_truncate(s, 12));
     md_snapshot_restore(s, 6, snapshot);
     float *again = feed(&f, s, prompt + 6, 6, 3);
     assert_memory_equal(first, again, bytes);

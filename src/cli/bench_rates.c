@@ -49,6 +49,7 @@ fm_status cli_rates_measure(const char *folder, int threads, cli_rates *out, fm_
     return status;
 }
 
+/* Fewer would in part come out of a large L3. */
 enum { LEAST_EXPERTS = 1 << 28 };
 
 fm_status cli_rates_measure_experts(en_engine *engine, cli_rates *rates, fm_error *err)

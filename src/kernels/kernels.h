@@ -157,8 +157,8 @@ typedef enum kn_kv_type { KN_KV_F32, KN_KV_F16, KN_KV_I8 } kn_kv_type;
 /* The cached keys, or values, of one head: position after position as rows, but KN_KV_I8 in tiles
  * of KN_KV_TILE positions, which keep their codes as the products of attention want to meet them
  * (body_attention.h), one float16 scale a position and 32 columns of keys, or 128 of values. So
- * memory for KN_KV_I8 is for
- * whole tiles, and begins on a cache line. Positions may be stored by several threads at once. */
+ * memory for KN_KV_I8 is for whole tiles, and begins on a cache line. Positions may be stored by
+ * several threads at once. */
 enum { KN_KV_TILE = 32 };
 typedef enum kn_kv_what { KN_KEYS, KN_VALUES } kn_kv_what;
 typedef struct kn_kv {

@@ -18,6 +18,7 @@ one = json.load(open(sys.argv[1] + "/one"))
 s = one["stats"]
 assert s["tokens"] in (6, 7) and s["decode_tok_s"] > 0 and s["bound_fraction"] > 0, s
 assert one["rates"]["disk_bytes_s"] > 0 and one["rates"]["memory_bytes_s"] > 0
+assert one["rates"]["expert_bytes_s"] == 0, "51 MB of experts are too few to tell"
 assert abs(s["bound_fraction"] * s["bound_tok_s"] / s["decode_tok_s"] - 1) < 1e-3, s
 cold = json.load(open(sys.argv[1] + "/cold"))
 assert cold["warm_tokens"] == 0, cold

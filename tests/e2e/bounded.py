@@ -66,6 +66,9 @@ def main():
     expect("floor of" in less.err and f"--memory {floor >> 20}M" in less.err, less.err)
     plan = json.loads(run("plan", "--json", check=0).out)
     expect(abs(plan["floor_bytes"] - floor) < (4 << 20), f"plan says {plan['floor_bytes']}, run {floor}")
+    rates = [("plan", "--json", "--disk-rate", "8G", "--memory-rate", rate) for rate in ("1G", "2G")]
+    slow, fast = (json.loads(run(*r, check=0).out)["forecast"][-1]["tok_s"] for r in rates)
+    expect(abs(fast / slow - 2) < 1e-3, f"twice the memory rate gives {fast} for {slow} tok/s")
 
 
 main()

@@ -553,6 +553,26 @@ static void the_bound_is_the_slower_of_two(void **state)
     assert_float_equal(s.bound_fraction, 0, 0);
 }
 
+/* With all experts in memory: 70 % of what the memory's rate allows; from a slow disk, of that. */
+static void forecasts_are_a_share_of_the_bound(void **state)
+{
+    (void)state;
+    md_options o = {.isa = KN_ISA_PORTABLE};
+    md_model *m;
+    assert_int_equal(md_open("models/flash-moe-tiny", &o, &m, NULL), FM_OK);
+    en_plan_request r = {.capacity = -1, .memory_bytes_s = 1e9, .disk_bytes_s = 1e6};
+    r.experts.capacity = -1;
+    en_plan p;
+    assert_int_equal(en_make_plan(m, &r, &p, NULL), FM_OK);
+    uint64_t picks = (uint64_t)(md_describe(m)->top_k * md_describe(m)->n_moe_layers);
+    double moved = (double)md_pass_traffic(m, picks, md_state_traffic(m, 0));
+    double half = 0.5 * (double)(picks * md_describe(m)->expert_bytes);
+    assert_float_equal(p.forecast[p.n_forecasts - 1].tok_s, 0.7 * 1e9 / moved, 1e-3);
+    assert_float_equal(p.forecast[0].hit_rate, 0.5, 1e-6);
+    assert_float_equal(p.forecast[0].tok_s, 0.7 * 1e6 / half, 1e-3);
+    md_close(m);
+}
+
 static void few_slots(en_options *o)
 {
     o->capacity = 16;
@@ -663,6 +683,7 @@ int main(void)
         cmocka_unit_test(ends_and_limits),
         cmocka_unit_test(masks_and_logprobs),
         cmocka_unit_test(the_bound_is_the_slower_of_two),
+        cmocka_unit_test(forecasts_are_a_share_of_the_bound),
         cmocka_unit_test(experts_are_read_ahead_by_default),
         cmocka_unit_test(what_a_token_moves_is_counted),
         cmocka_unit_test(a_budget_below_the_floor_names_it),

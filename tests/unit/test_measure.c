@@ -1,5 +1,6 @@
 /* Rates are plausible numbers; what tune stores comes back on this machine and on no other. */
 #include "base/mem.h"
+#include "cli/bench_rates.h"
 #include "experts/measure.h"
 
 #include <setjmp.h>
@@ -58,6 +59,23 @@ static void rates(void **state)
     assert_true(memory > 1e8 && memory < 1e13);
 }
 
+/* Half of a token's bytes are experts, which come in at half of memory's rate. */
+static void experts_count_at_their_own_rate(void **state)
+{
+    (void)state;
+    en_stats s = {.decode_tok_s = 4, .memory_bytes_per_token = 1e9, .tokens = 10};
+    s.expert_hits = 40, s.expert_misses = 10;
+    cli_rates r = {.disk = 1e9, .memory = 1e10, .experts = 5e9};
+    cli_rates_bound(&r, 1e8, &s); /* 0.05 s for all else, 0.1 s for experts */
+    assert_float_equal(s.bound_tok_s, 1 / 0.15, 1e-4);
+    assert_float_equal(s.bound_fraction, 0.6, 1e-4);
+    cli_rates_bound(&r, 1e12, &s); /* never more than all there is */
+    assert_float_equal(s.bound_tok_s, 5, 1e-4);
+    r.experts = 0;
+    cli_rates_bound(&r, 1e8, &s);
+    assert_float_equal(s.bound_tok_s, 10, 1e-4);
+}
+
 static void stored(void **state)
 {
     (void)state;
@@ -91,6 +109,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(rates, set_up, tear_down),
+        cmocka_unit_test(experts_count_at_their_own_rate),
         cmocka_unit_test_setup_teardown(stored, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,7 +48,7 @@ INLINE void load_x(const char *x, int bits, __m256i *v)
 /* sum += plane k of x times the codes */
 INLINE __m256i products(__m256i sum, __m256i even, __m256i odd, const __m256i *x, int k)
 {
-    return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, even, x[k]), odd, x[3 + k]);
+    return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, even, x[2 * k]), odd, x[2 * k + 1]);
 }
 
 /* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */

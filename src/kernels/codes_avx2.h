@@ -2,10 +2,10 @@
  *
  * Columns go in chunks of 64. Four-bit codes are only shifted and masked, so bytes are kept apart
  * by parity: byte k of a chunk's even vector is column 2 k, of its odd one column 2 k + 1. 32-bit
- * lane l of both belongs to columns 8 l .. 8 l + 7. An activation X = 16 (256 h + m) + l is six
- * such vectors: h, m, l of the even columns, then of the odd ones. */
+ * lane l of both belongs to columns 8 l .. 8 l + 7. An activation X = 16 (256 h + m) + l is three
+ * planes h, m, l of two such vectors each. */
 
-enum { CHUNK = 64, X_PARITY = 3 * 32, X_BYTES = 2 * X_PARITY, ROWS = 8, GROUPS = 8 };
+enum { CHUNK = 64, X_PARITY = 32, X_PLANE = 64, X_BYTES = 3 * X_PLANE, ROWS = 8, GROUPS = 8 };
 
 /* Sixteen words that fit bytes: the even ones to even[8], the odd ones to odd[8]. */
 static inline void store_bytes(__m256i words, char *even, char *odd)
@@ -40,8 +40,8 @@ static inline void store_planes(char *at, int in_chunk, v16 v, __m256i *u, __m25
     __m256i h = _mm256_srai_epi16(_mm256_sub_epi16(*u, m), 8);
     char *even = at + in_chunk / 2, *odd = even + X_PARITY;
     store_bytes(h, even, odd);
-    store_bytes(m, even + 32, odd + 32);
-    store_bytes(*l, even + 64, odd + 64);
+    store_bytes(m, even + X_PLANE, odd + X_PLANE);
+    store_bytes(*l, even + 2 * X_PLANE, odd + 2 * X_PLANE);
 }
 
 static inline __m256i load_vector(const void *p)

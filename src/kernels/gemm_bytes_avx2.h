@@ -1,7 +1,6 @@
 /* gemm_bytes_avx2.h - a panel whose codes are bytes times many vectors, as gemm_avx512.h does it.
- * The sums of a
- * group are made by group_dots(), which wants to know at compile time whether a group is half a
- * chunk. */
+ * The sums of a group are made by group_dots(), which wants to know the group's size at compile
+ * time. */
 
 /* Some vectors at a panel: of the first one the integers at the panel's first column, and what its
  * first group is worth; `record` bytes from vector to vector. */
@@ -34,18 +33,30 @@ INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, i
 }
 
 /* Functions of their own: inlined, they leave too few registers to each other. */
-static __attribute__((noinline)) void panel_tile(panel *p, int t, const panel_x *x, int group,
-                                                 int n_groups, int bits)
-{
-    if (group == 32) panel_vectors(p, t, GEMM_TILE, x, 32, n_groups, bits);
-    else panel_vectors(p, t, GEMM_TILE, x, group, n_groups, bits);
-}
+#define PANEL_TILE(name, m, group)                                                                 \
+    static __attribute__((noinline)) void name(panel *p, int t, const panel_x *x, int n_groups,    \
+                                               int bits)                                           \
+    {                                                                                              \
+        panel_vectors(p, t, m, x, group, n_groups, bits);                                          \
+    }
+PANEL_TILE(panel_tile_32, GEMM_TILE, 32)
+PANEL_TILE(panel_tile_64, GEMM_TILE, 64)
+PANEL_TILE(panel_tile_128, GEMM_TILE, 128)
+PANEL_TILE(panel_vector_32, 1, 32)
+PANEL_TILE(panel_vector_64, 1, 64)
+PANEL_TILE(panel_vector_128, 1, 128)
 
-static __attribute__((noinline)) void panel_vector(panel *p, int t, const panel_x *x, int group,
-                                                   int n_groups, int bits)
+static void panel_some(panel *p, int t, int m, const panel_x *x, int group, int n_groups, int bits)
 {
-    if (group == 32) panel_vectors(p, t, 1, x, 32, n_groups, bits);
-    else panel_vectors(p, t, 1, x, group, n_groups, bits);
+    if (m == GEMM_TILE) {
+        if (group == 32) panel_tile_32(p, t, x, n_groups, bits);
+        else if (group == 64) panel_tile_64(p, t, x, n_groups, bits);
+        else panel_tile_128(p, t, x, n_groups, bits);
+    } else {
+        if (group == 32) panel_vector_32(p, t, x, n_groups, bits);
+        else if (group == 64) panel_vector_64(p, t, x, n_groups, bits);
+        else panel_vector_128(p, t, x, n_groups, bits);
+    }
 }
 
 /* Columns [c0, c0 + n_cols), all tokens. first: the record of the first token. */
@@ -58,7 +69,6 @@ static void bytes_columns(panel *p, const kn_mat *w, const kn_act_layout *layout
         const char *codes = record + layout->codes + (size_t)(c0 / CHUNK) * X_CHUNK_BYTES;
         panel_x x = {codes, record + g0, record + layout->sum + g0, layout->bytes};
         m = n_tokens - t >= GEMM_TILE ? GEMM_TILE : 1;
-        if (m == GEMM_TILE) panel_tile(p, t, &x, w->group, n_cols / w->group, w->bits);
-        else panel_vector(p, t, &x, w->group, n_cols / w->group, w->bits);
+        panel_some(p, t, m, &x, w->group, n_cols / w->group, w->bits);
     }
 }

@@ -5,8 +5,9 @@
 INLINE void words(const panel *p, int chunk, int first, int n, const char *x, __m256i *upper,
                   __m256i *lower)
 {
-    const char *at = x + X_BYTES + first * 4;
-    const __m256i *w0 = p->codes[0] + chunk * 32 + first, *w1 = p->codes[1] + chunk * 32 + first;
+    const char *at = x + X_WORDS + first * 4;
+    const __m256i *w0 = p->codes[0] + chunk * CHUNK_VECTORS + first;
+    const __m256i *w1 = p->codes[1] + chunk * CHUNK_VECTORS + first;
     __m256i u0 = upper[0], u1 = upper[1], l0 = lower[0], l1 = lower[1];
     for (int k = 0; k < n; k++, at += 4) {
         __m256i u = four_bytes(at), l = four_bytes(at + 2 * CHUNK);

@@ -1,54 +1,70 @@
 /* group_dots_avx2.h - a group's sums of four-bit codes with the 16-bit multiplications of plain
- * AVX2. */
+ * AVX2: the upper 16 bits of activations as words, the lower four as bytes.
+ *
+ * Four vectors and two halves of the panel are eight sums; with one register of each half, one of
+ * activations and one of products 12 of 16 are in use. */
 
-enum { GEMM_TILE = 1 };
+enum { GEMM_TILE = 4 };
 
-/* words[half * 3 + plane] = the sum of 8 lanes of the codes at w (the other half of the panel lies
- * behind) times the vector at x, n lanes of even columns and then of odd ones where n is 4. Sums of
- * 8 lanes, of at most 2 * 15 * 128 each, fit 16 bits. */
-INLINE void eight_lanes(__m256i *words, const __m256i *w, int n, const char *x)
+/* upper[i][half] += n word pairs of the codes at w times vector i of m. m is a constant. */
+INLINE void add_pairs(__m256i upper[][2], int m, const __m256i *w, int n, const char *x,
+                      size_t record)
 {
-    UNROLL for (int k = 0; k < 8; k++)
+    _Pragma("GCC unroll 2") for (int k = 0; k < n; k++, x += 4)
     {
-        const __m256i *at = w + k % n + (k < n ? 0 : 8);
-        const char *xk = x + 4 * (k % n) + (k < n ? 0 : X_PARITY);
-        __m256i a = at[0], b = at[PANEL_CHUNKS * CHUNK_VECTORS];
-        UNROLL for (int j = 0; j < 3; j++)
+        __m256i a = w[k], b = w[PANEL_CHUNKS * CHUNK_VECTORS + k];
+        IN_REGISTERS_2(a, b);
+        UNROLL for (int i = 0; i < m; i++)
         {
-            __m256i v = four_bytes(xk + 32 * j);
-            __m256i p = _mm256_maddubs_epi16(a, v), q = _mm256_maddubs_epi16(b, v);
-            words[j] = k ? _mm256_add_epi16(words[j], p) : p;
-            words[3 + j] = k ? _mm256_add_epi16(words[3 + j], q) : q;
+            __m256i v = four_bytes(x + (size_t)i * record);
+            upper[i][0] = _mm256_add_epi32(upper[i][0], _mm256_madd_epi16(a, v));
+            upper[i][1] = _mm256_add_epi32(upper[i][1], _mm256_madd_epi16(b, v));
         }
-        IN_REGISTERS_6(words);
     }
 }
 
-/* sum += the whole 20-bit products of a half's words */
-INLINE __m256i whole_words(__m256i sum, const __m256i *words)
+/* lower[i][half] += n lanes of bytes at w times vector i of m. Their 16-bit sums have room for 136
+ * lanes, of at most 2 * 15 * 8 each. */
+INLINE void add_bytes(__m256i lower[][2], int m, const __m256i *w, int n, const char *x,
+                      size_t record)
 {
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(words[0], _mm256_set1_epi16(4096)));
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(words[1], _mm256_set1_epi16(16)));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(words[2], _mm256_set1_epi16(1)));
+    _Pragma("GCC unroll 2") for (int k = 0; k < n; k++, x += 4)
+    {
+        __m256i a = w[k], b = w[PANEL_CHUNKS * CHUNK_VECTORS + k];
+        IN_REGISTERS_2(a, b);
+        UNROLL for (int i = 0; i < m; i++)
+        {
+            __m256i v = four_bytes(x + (size_t)i * record);
+            lower[i][0] = _mm256_add_epi16(lower[i][0], _mm256_maddubs_epi16(a, v));
+            lower[i][1] = _mm256_add_epi16(lower[i][1], _mm256_maddubs_epi16(b, v));
+        }
+    }
 }
 
-/* dot[half] = sum(q X) of columns [c, c + group) of the panel. */
+/* dot[i][half] = sum(q X) of columns [c, c + group) of the panel and vector i of m, whose codes are
+ * `record` bytes apart. */
 INLINE void group_dots(__m256 dot[][2], int m, const panel *p, unsigned c, int group, int bits,
                        const char *codes, size_t record)
 {
-    __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()}, words[6];
-    (void)m, (void)record, (void)bits;
-    for (unsigned end = c + (unsigned)group; c < end; c += CHUNK) {
-        const __m256i *w = p->codes[0] + c / CHUNK * CHUNK_VECTORS + c % CHUNK / 8;
-        const char *x = codes + c / CHUNK * X_CHUNK_BYTES + c % CHUNK / 2;
-        if (__builtin_constant_p(group) && group == 32) {
-            eight_lanes(words, w, 4, x);
-        } else {
-            eight_lanes(words, w, 8, x);
-            UNROLL for (int r = 0; r < 2; r++) sum[r] = whole_words(sum[r], words + 3 * r);
-            eight_lanes(words, w + 8, 8, x + X_PARITY);
-        }
-        UNROLL for (int r = 0; r < 2; r++) sum[r] = whole_words(sum[r], words + 3 * r);
+    int run = group < CHUNK ? group : CHUNK; /* columns of a chunk that belong to one group */
+    __m256i upper[GEMM_TILE][2], lower[GEMM_TILE][2];
+    (void)bits;
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < 2; r++) upper[i][r] =
+        lower[i][r] = _mm256_setzero_si256();
+    for (unsigned at = c, end = c + (unsigned)group; at < end; at += (unsigned)run) {
+        const __m256i *w = p->codes[0] + at / CHUNK * CHUNK_VECTORS + at % CHUNK / 2;
+        const char *x = codes + at / CHUNK * X_CHUNK_BYTES + X_WORDS + at % CHUNK * 2;
+        add_pairs(upper, m, w, run / 2, x, record);
     }
-    UNROLL for (int r = 0; r < 2; r++) dot[0][r] = _mm256_cvtepi32_ps(sum[r]);
+    for (unsigned at = c, end = c + (unsigned)group; at < end; at += (unsigned)run) {
+        const __m256i *w = p->codes[0] + at / CHUNK * CHUNK_VECTORS + PANEL_BYTES + at % CHUNK / 8;
+        const char *x = codes + at / CHUNK * X_CHUNK_BYTES + 2 * X_PLANE + at % CHUNK / 2;
+        add_bytes(lower, m, w, run / 8, x, record);
+        add_bytes(lower, m, w + 8, run / 8, x + X_PARITY, record);
+    }
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < 2; r++)
+    {
+        __m256i l = _mm256_madd_epi16(lower[i][r], _mm256_set1_epi16(1));
+        dot[i][r] = _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(upper[i][r], 4), l));
+    }
 }

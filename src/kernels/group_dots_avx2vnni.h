@@ -17,7 +17,7 @@ INLINE void add_lanes(__m256i part[][6], int m, const __m256i *w, int n, const c
         {
             UNROLL for (int j = 0; j < 3; j++)
             {
-                __m256i v = four_bytes(x + (size_t)i * record + 32 * j);
+                __m256i v = four_bytes(x + (size_t)i * record + X_PLANE * j);
                 part[i][j] = _mm256_dpbusd_avx_epi32(part[i][j], a, v);
                 part[i][3 + j] = _mm256_dpbusd_avx_epi32(part[i][3 + j], b, v);
             }

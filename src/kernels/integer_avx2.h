@@ -14,6 +14,7 @@ typedef struct turned {
 static inline __m128i first_words(const char *p, int n)
 {
     if (n == GROUPS) return _mm_loadu_si128((const __m128i *)(const void *)p);
+    if (n == GROUPS / 2) return _mm_loadl_epi64((const __m128i *)(const void *)p);
     __m128i pairs = _mm_cmpgt_epi32(_mm_set1_epi32(n / 2), _mm_setr_epi32(0, 1, 2, 3));
     __m128i v = _mm_maskload_epi32((const int *)(const void *)p, pairs);
     if (n % 2 == 0) return v;
@@ -38,7 +39,7 @@ static inline void widen_pairs(__m256i r, kn_format type, __m256 *even, __m256 *
 }
 
 /* Groups [g, g + n) of rows row .. row + 7; rows behind the last repeat it. Sixteen-bit scales and
- * biases are turned together, in pairs. whole: all eight groups and rows are there. */
+ * biases are turned together, in pairs. whole: all eight rows are there. */
 INLINE void turn_some(const kn_mat *w, int row, int last, int g, int n, bool whole, turned *out)
 {
     size_t bytes = w->scale_row_bytes, at = 0;
@@ -83,8 +84,9 @@ static void fetch_scales(const kn_mat *w, int row, int g)
 static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned *out)
 {
     if (g % (2 * GROUPS) == 0) fetch_scales(w, row, g);
-    if (n == GROUPS && row + ROWS - 1 <= last && w->scale_type == KN_BF16)
-        turn_some(w, row, last, g, GROUPS, true, out);
+    bool plain = row + ROWS - 1 <= last && w->scale_type == KN_BF16;
+    if (plain && n == GROUPS) turn_some(w, row, last, g, GROUPS, true, out);
+    else if (plain && n == GROUPS / 2) turn_some(w, row, last, g, GROUPS / 2, true, out);
     else turn_some(w, row, last, g, n, false, out);
 }
 

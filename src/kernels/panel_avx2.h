@@ -14,19 +14,17 @@ enum {
 typedef struct panel {
     __m256i codes[2][PANEL_CHUNKS * CHUNK_VECTORS]; /* half the rows, see pack_chunk() */
     turned scales[2];                               /* its (at most 8) groups */
-    float total[GEMM_TOKENS][PANEL_ROWS];
+    float (*total)[PANEL_ROWS];                     /* of each vector, so far */
 } panel;
 
+/* ahead: bytes from here to the panel that comes next, which is fetched meanwhile. */
 INLINE void pack_rows(panel *p, int half, const kn_mat *w, int row, int last, int c0, int n_cols,
-                      int bits)
+                      size_t ahead, int bits)
 {
     const uint8_t *rows[ROWS];
     for (int i = 0; i < ROWS; i++)
         rows[i] = (const uint8_t *)w->w + (size_t)(row + i < last ? row + i : last) * w->row_bytes;
     size_t begin = (size_t)c0 * (size_t)bits / 8;
-    /* From here to the panel that comes next, which is fetched meanwhile. */
-    size_t ahead = c0 + PANEL_COLS < w->cols ? (size_t)(PANEL_COLS / 8 * bits)
-                                             : PANEL_ROWS * w->row_bytes - begin;
     for (int c = 0; c < n_cols; c += CHUNK) {
         size_t offset = begin + (size_t)(c / 8 * bits);
         int bytes = (n_cols - c < CHUNK ? n_cols - c : CHUNK) * bits / 8;
@@ -37,15 +35,16 @@ INLINE void pack_rows(panel *p, int half, const kn_mat *w, int row, int last, in
     turn_scales(w, row, last, c0 / w->group, n_cols / w->group, &p->scales[half]);
 }
 
-static void pack_half(panel *p, int half, const kn_mat *w, int row, int last, int c0, int n_cols)
+static void pack_half(panel *p, int half, const kn_mat *w, int row, int last, int c0, int n_cols,
+                      size_t ahead)
 {
     switch (w->bits) {
-    case 2: pack_rows(p, half, w, row, last, c0, n_cols, 2); return;
-    case 3: pack_rows(p, half, w, row, last, c0, n_cols, 3); return;
-    case 4: pack_rows(p, half, w, row, last, c0, n_cols, 4); return;
-    case 5: pack_rows(p, half, w, row, last, c0, n_cols, 5); return;
-    case 6: pack_rows(p, half, w, row, last, c0, n_cols, 6); return;
-    default: pack_rows(p, half, w, row, last, c0, n_cols, 8);
+    case 2: pack_rows(p, half, w, row, last, c0, n_cols, ahead, 2); return;
+    case 3: pack_rows(p, half, w, row, last, c0, n_cols, ahead, 3); return;
+    case 4: pack_rows(p, half, w, row, last, c0, n_cols, ahead, 4); return;
+    case 5: pack_rows(p, half, w, row, last, c0, n_cols, ahead, 5); return;
+    case 6: pack_rows(p, half, w, row, last, c0, n_cols, ahead, 6); return;
+    default: pack_rows(p, half, w, row, last, c0, n_cols, ahead, 8);
     }
 }
 
@@ -59,6 +58,6 @@ static inline __m256i four_bytes(const char *p)
 
 /* What an empty instruction may have changed has to be in a register before and after it. Not told
  * so, gcc would load codes again for each use and keep sums in memory. */
-#define IN_REGISTERS_2(a, b) __asm__("" : "+x"(a), "+x"(b))
+#define IN_REGISTERS_2(a, b) __asm__ volatile("" : "+x"(a), "+x"(b))
 #define IN_REGISTERS_6(s)                                                                          \
     __asm__("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]), "+x"((s)[4]), "+x"((s)[5]))

@@ -4,13 +4,18 @@
  * four-bit codes are sure to. For all other widths an activation X = 16 U + L is kept a second
  * time, as words in natural order behind the bytes of its chunk: 64 times U, 64 times L. */
 
-enum { X_CHUNK_BYTES = X_BYTES + 4 * CHUNK, CHUNK_VECTORS = CHUNK / 2 };
+enum {
+    X_WORDS = X_BYTES,
+    X_CHUNK_BYTES = X_WORDS + 4 * CHUNK,
+    PANEL_BYTES = CHUNK / 2, /* in a panel, bytes of four-bit codes follow the pairs of words */
+    CHUNK_VECTORS = PANEL_BYTES + CHUNK / 4
+};
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
     for (int i = 0; i < n; i += 16) {
         int c = c0 + i, in_chunk = c % CHUNK;
-        char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES, *words = at + X_BYTES + 2 * in_chunk;
+        char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES, *words = at + X_WORDS + 2 * in_chunk;
         __m256i u, l;
         store_planes(at, in_chunk, v_load(codes + i), &u, &l);
         _mm256_storeu_si256((__m256i *)(void *)words, u);
@@ -40,8 +45,8 @@ INLINE __m256i nibble_sums(__m256i raw, const __m256i *x)
 {
     __m256i even, odd, part[3];
     split_nibbles(raw, &even, &odd);
-    UNROLL for (int j = 0; j < 3; j++) part[j] =
-        _mm256_add_epi16(_mm256_maddubs_epi16(even, x[j]), _mm256_maddubs_epi16(odd, x[3 + j]));
+    UNROLL for (int j = 0; j < 3; j++) part[j] = _mm256_add_epi16(
+        _mm256_maddubs_epi16(even, x[2 * j]), _mm256_maddubs_epi16(odd, x[2 * j + 1]));
     __m256i h = _mm256_madd_epi16(part[0], _mm256_set1_epi16(4096));
     __m256i m = _mm256_madd_epi16(part[1], _mm256_set1_epi16(16));
     return _mm256_add_epi32(_mm256_add_epi32(h, m),
@@ -62,7 +67,7 @@ INLINE __m256i word_sums(const __m256i *v, const __m256i *x, int group)
 INLINE void load_x(const char *x, int bits, __m256i *v)
 {
     if (bits == 4) UNROLL for (int i = 0; i < 6; i++) v[i] = load_vector(x + 32 * i);
-    else UNROLL for (int i = 0; i < 8; i++) v[i] = load_vector(x + X_BYTES + 32 * i);
+    else UNROLL for (int i = 0; i < 8; i++) v[i] = load_vector(x + X_WORDS + 32 * i);
 }
 
 /* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
@@ -80,8 +85,20 @@ INLINE void row_sums(const uint8_t *codes, int bits, int group, const __m256i *x
     if (bits <= KN_WHOLE_BITS) *upper = _mm256_add_epi32(_mm256_slli_epi32(*upper, 4), *lower);
 }
 
-/* A chunk of eight rows in a panel (panel_avx2.h): 16 vectors of four-bit codes by parity, or 32 of
- * word pairs. */
+/* Bytes of four even columns and of the four odd ones between them, as four pairs of words. */
+INLINE void spread_pairs(__m256i even, __m256i odd, __m256i *out)
+{
+    const __m256i low = _mm256_set1_epi16(0xff);
+    __m256i e04 = _mm256_and_si256(even, low), e26 = _mm256_srli_epi16(even, 8);
+    __m256i o15 = _mm256_and_si256(odd, low), o37 = _mm256_srli_epi16(odd, 8);
+    out[0] = _mm256_blend_epi16(e04, _mm256_slli_epi32(o15, 16), 0xaa);
+    out[1] = _mm256_blend_epi16(e26, _mm256_slli_epi32(o37, 16), 0xaa);
+    out[2] = _mm256_blend_epi16(_mm256_srli_epi32(e04, 16), o15, 0xaa);
+    out[3] = _mm256_blend_epi16(_mm256_srli_epi32(e26, 16), o37, 0xaa);
+}
+
+/* A chunk of eight rows in a panel (panel_avx2.h): 32 vectors of word pairs and, of four-bit codes,
+ * 16 of bytes by parity. */
 INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, int bytes, int bits)
 {
     __m256i v[ROWS][4];
@@ -96,8 +113,13 @@ INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, 
         for (int i = 0; i < ROWS; i++) turned[i] = v[i][j];
         transpose_8x8(turned);
         for (int i = 0; i < ROWS; i++) {
-            if (bits == 4) split_nibbles(turned[i], &out[i], &out[8 + i]);
-            else out[8 * j + i] = turned[i];
+            __m256i *bytes = out + PANEL_BYTES + i;
+            if (bits == 4) {
+                split_nibbles(turned[i], &bytes[0], &bytes[8]);
+                spread_pairs(bytes[0], bytes[8], out + 4 * i);
+            } else {
+                out[8 * j + i] = turned[i];
+            }
         }
     }
 }

@@ -29,7 +29,8 @@ static void act_prepare(const kn_act *a, int t0, int t1)
         char *record = (char *)a->prepared + (size_t)t * layout.bytes;
         const float *x = a->x + (size_t)t * a->stride;
         float *step = (float *)record, *sum = (float *)(record + layout.sum), codes[128];
-        memset(record + layout.codes, 0, layout.bytes - layout.codes);
+        if (layout.padded_cols > layout.groups * a->group)
+            memset(record + layout.codes, 0, layout.bytes - layout.codes);
         for (int g = 0; g < layout.groups; g++) {
             prepare_group(x + g * a->group, a->group, &step[g], &sum[g], codes);
             store_codes(record + layout.codes, g * a->group, codes, a->group);

@@ -17,9 +17,7 @@ static void panel_rows(panel *p, const kn_mat *w, const kn_act_layout *layout, c
                            : PANEL_ROWS * w->row_bytes - (size_t)(c - c0) * (size_t)w->bits / 8;
         pack_half(p, 0, w, row, last, c, n_cols, ahead);
         if (n_rows > ROWS) pack_half(p, 1, w, row + ROWS, last, c, n_cols, ahead);
-        else
-            memset(p->codes[1], 0, sizeof p->codes[1]),
-                memset(&p->scales[1], 0, sizeof p->scales[1]);
+        else empty_half(p, 1);
         panel_columns(p, w, layout, first, n_tokens, c, n_cols);
     }
 }

@@ -48,6 +48,12 @@ static void pack_half(panel *p, int half, const kn_mat *w, int row, int last, in
     }
 }
 
+static void empty_half(panel *p, int half)
+{
+    memset(p->codes[half], 0, sizeof p->codes[half]);
+    memset(&p->scales[half], 0, sizeof p->scales[half]);
+}
+
 /* The same four bytes in every lane. */
 static inline __m256i four_bytes(const char *p)
 {
@@ -58,6 +64,6 @@ static inline __m256i four_bytes(const char *p)
 
 /* What an empty instruction may have changed has to be in a register before and after it. Not told
  * so, gcc would load codes again for each use and keep sums in memory. */
-#define IN_REGISTERS_2(a, b) __asm__ volatile("" : "+x"(a), "+x"(b))
+#define IN_REGISTERS_2(a, b) __asm__("" : "+x"(a), "+x"(b))
 #define IN_REGISTERS_6(s)                                                                          \
     __asm__("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]), "+x"((s)[4]), "+x"((s)[5]))

@@ -1,8 +1,9 @@
 /* words_avx2.h - integer products with the 16-bit multiplications of plain AVX2.
  *
  * vpmaddubsw multiplies bytes, but its sums of two products must fit 16 bits: only those of
- * four-bit codes are sure to. For all other widths an activation X = 16 U + L is kept a second
- * time, as words in natural order behind the bytes of its chunk: 64 times U, 64 times L. */
+ * four-bit codes are sure to. For all other widths, and for four bits and many vectors, an
+ * activation X = 16 U + L is kept a second time, as words in natural order behind the bytes of its
+ * chunk: 64 times U, 64 times L. */
 
 enum {
     X_WORDS = X_BYTES,

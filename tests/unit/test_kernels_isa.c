@@ -97,10 +97,11 @@ static void batch_is_invisible(kn_isa isa)
 {
     rng r = {13};
     for (int f = 0; f < N_FORMATS; f++) {
-        int rows = 33, n = 53, cols = 384;
+        enum { ROWS = 145, N = 133 }; /* more than one block of either */
+        int rows = ROWS, n = N, cols = 384;
         test_mat m = random_mat(&r, all_formats[f].format, all_formats[f].bits,
                                 all_formats[f].group, all_formats[f].scale, rows, cols);
-        float *x = random_floats(&r, (size_t)(cols * n)), one[33];
+        float *x = random_floats(&r, (size_t)(cols * n)), one[ROWS];
         float *all = random_floats(&r, (size_t)(rows * n));
         for (int p = KN_PRECISION_F32; p <= KN_PRECISION_FAST; p++) {
             product(isa, (kn_precision)p, all, &m.m, x, (size_t)cols, n);

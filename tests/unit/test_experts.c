@@ -315,9 +315,65 @@ static void policy_keys(void **state)
         }
 }
 
+/* Of six hints of `bytes` bytes, how many io_uring starts at once. */
+static int hints_started(xp_reader *reader, char *memory, size_t bytes)
+{
+    xp_job jobs[6] = {0};
+    int started = 0;
+    for (int i = 0; i < 6; i++) {
+        char *to = memory + (size_t)i * bytes;
+        jobs[i].n_reads = 1;
+        jobs[i].read[0] =
+            (xp_range_read){.offset = (uint64_t)i * bytes, .bytes = bytes, .need = bytes};
+        jobs[i].memory = to;
+        jobs[i].hint = true;
+        xp_reader_submit(reader, &jobs[i]);
+    }
+    xp_reader_poll(reader);
+    for (int i = 5; i >= 0; i--) { /* backwards: waiting starts what is queued */
+        if (xp_reader_cancel(reader, &jobs[i])) continue;
+        xp_reader_wait(reader, &jobs[i]);
+        assert_int_equal(atomic_load(&jobs[i].state), XP_JOB_DONE);
+        assert_memory_equal(jobs[i].memory, &(int64_t){i}, sizeof(int64_t));
+        started++;
+    }
+    return started;
+}
+
+/* Large hinted reads go to the disk two at a time, small ones as they come. */
+static void few_hints_fly(void **state)
+{
+    (void)state;
+    enum { LARGE = 3 << 20, SMALL = 64 << 10 };
+    char path[] = "/tmp/flash-moe-hints.XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 6 * LARGE), 0);
+    for (int64_t i = 0; i < 6; i++) assert_int_equal(pwrite(fd, &i, sizeof i, i * LARGE), sizeof i);
+    xp_reader_options o = {.paths = (const char *[]){path},
+                           .file_bytes = (const uint64_t[]){6 * LARGE},
+                           .n_files = 1,
+                           .io = XP_IO_AUTO};
+    xp_reader *reader;
+    assert_int_equal(xp_reader_open(&o, &reader, NULL), FM_OK);
+    char *memory = aligned_alloc(4096, 6 * LARGE);
+    assert_non_null(memory);
+    if (xp_reader_io(reader) == XP_IO_URING) {
+        assert_int_equal(hints_started(reader, memory, LARGE), 2);
+        for (int64_t i = 0; i < 6; i++)
+            assert_int_equal(pwrite(fd, &i, sizeof i, i * SMALL), sizeof i);
+        assert_int_equal(hints_started(reader, memory, SMALL), 6);
+    }
+    xp_reader_close(reader);
+    free(memory);
+    close(fd);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(few_hints_fly),
         cmocka_unit_test_setup_teardown(hints_rest_while_nothing_is_missing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(right_bytes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(experts_are_measured_where_they_lie, set_up, tear_down),

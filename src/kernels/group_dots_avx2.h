@@ -6,27 +6,18 @@
 
 enum { GEMM_TILE = 4 };
 
-/* upper[i][half] += n word pairs of the codes at w times vector i of m. m is a constant. */
-INLINE void add_pairs(__m256i upper[][2], int m, const __m256i *w, int n, const char *x,
-                      size_t record)
+/* sum += two products a 32-bit lane of words, or four a lane of bytes, kept as pairs in 16 bits:
+ * these have room for 136 times 2 * 15 * 8. */
+INLINE __m256i add_lane(__m256i sum, __m256i codes, __m256i x, bool words)
 {
-    _Pragma("GCC unroll 2") for (int k = 0; k < n; k++, x += 4)
-    {
-        __m256i a = w[k], b = w[PANEL_CHUNKS * CHUNK_VECTORS + k];
-        IN_REGISTERS_2(a, b);
-        UNROLL for (int i = 0; i < m; i++)
-        {
-            __m256i v = four_bytes(x + (size_t)i * record);
-            upper[i][0] = _mm256_add_epi32(upper[i][0], _mm256_madd_epi16(a, v));
-            upper[i][1] = _mm256_add_epi32(upper[i][1], _mm256_madd_epi16(b, v));
-        }
-    }
+    return words ? _mm256_add_epi32(sum, _mm256_madd_epi16(codes, x))
+                 : _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, x));
 }
 
-/* lower[i][half] += n lanes of bytes at w times vector i of m. Their 16-bit sums have room for 136
- * lanes, of at most 2 * 15 * 8 each. */
-INLINE void add_bytes(__m256i lower[][2], int m, const __m256i *w, int n, const char *x,
-                      size_t record)
+/* sum[i][half] += n lanes of the codes at w (the other half of the panel lies behind) times vector
+ * i of m, whose codes are `record` bytes apart. m is a constant. */
+INLINE void add_lanes(__m256i sum[][2], int m, const __m256i *w, int n, const char *x,
+                      size_t record, bool words)
 {
     _Pragma("GCC unroll 2") for (int k = 0; k < n; k++, x += 4)
     {
@@ -35,8 +26,8 @@ INLINE void add_bytes(__m256i lower[][2], int m, const __m256i *w, int n, const 
         UNROLL for (int i = 0; i < m; i++)
         {
             __m256i v = four_bytes(x + (size_t)i * record);
-            lower[i][0] = _mm256_add_epi16(lower[i][0], _mm256_maddubs_epi16(a, v));
-            lower[i][1] = _mm256_add_epi16(lower[i][1], _mm256_maddubs_epi16(b, v));
+            sum[i][0] = add_lane(sum[i][0], a, v, words);
+            sum[i][1] = add_lane(sum[i][1], b, v, words);
         }
     }
 }
@@ -54,13 +45,13 @@ INLINE void group_dots(__m256 dot[][2], int m, const panel *p, unsigned c, int g
     for (unsigned at = c, end = c + (unsigned)group; at < end; at += (unsigned)run) {
         const __m256i *w = p->codes[0] + at / CHUNK * CHUNK_VECTORS + at % CHUNK / 2;
         const char *x = codes + at / CHUNK * X_CHUNK_BYTES + X_WORDS + at % CHUNK * 2;
-        add_pairs(upper, m, w, run / 2, x, record);
+        add_lanes(upper, m, w, run / 2, x, record, true);
     }
     for (unsigned at = c, end = c + (unsigned)group; at < end; at += (unsigned)run) {
         const __m256i *w = p->codes[0] + at / CHUNK * CHUNK_VECTORS + PANEL_BYTES + at % CHUNK / 8;
         const char *x = codes + at / CHUNK * X_CHUNK_BYTES + 2 * X_PLANE + at % CHUNK / 2;
-        add_bytes(lower, m, w, run / 8, x, record);
-        add_bytes(lower, m, w + 8, run / 8, x + X_PARITY, record);
+        add_lanes(lower, m, w, run / 8, x, record, false);
+        add_lanes(lower, m, w + 8, run / 8, x + X_PARITY, record, false);
     }
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < 2; r++)
     {

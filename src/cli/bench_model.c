@@ -250,6 +250,12 @@ static int by_number(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
+/* Of sorted turns; of an even number the slower of the two in the middle, so as not to flatter. */
+static int middle_of(const arm *a)
+{
+    return (a->n - 1) / 2;
+}
+
 static void sort_turns(bench *b)
 {
     for (int i = 0; i < b->n_arms; i++) {
@@ -257,7 +263,7 @@ static void sort_turns(bench *b)
         qsort(a->turn, (size_t)a->n, sizeof *a->turn, by_speed);
         qsort(a->prefill, (size_t)a->n, sizeof *a->prefill, by_number);
         qsort(a->fraction, (size_t)a->n, sizeof *a->fraction, by_number);
-        a->turn[a->n / 2].bound_fraction = a->fraction[a->n / 2];
+        a->turn[middle_of(a)].bound_fraction = a->fraction[middle_of(a)];
     }
 }
 
@@ -268,11 +274,11 @@ static double bytes_a_token(const en_stats *s)
 
 static json_t *arm_json(const arm *a)
 {
-    const en_stats *middle = &a->turn[a->n / 2];
+    const en_stats *middle = &a->turn[middle_of(a)];
     json_t *speeds = json_pack("{s:f, s:f, s:f}", "median", middle->decode_tok_s, "min",
                                a->turn[0].decode_tok_s, "max", a->turn[a->n - 1].decode_tok_s);
     return json_pack("{s:s, s:o, s:f, s:f, s:o}", "flags", a->shown, "decode_tok_s", speeds,
-                     "prefill_tok_s", a->prefill[a->n / 2], "bytes_per_token",
+                     "prefill_tok_s", a->prefill[middle_of(a)], "bytes_per_token",
                      bytes_a_token(middle), "stats", en_stats_json(middle));
 }
 
@@ -300,12 +306,12 @@ static void print_table(const bench *b)
            "of it", "hit rate", "MB/token", "wait ms", "flags");
     for (int i = 0; i < b->n_arms; i++) {
         const arm *a = &b->arms[i];
-        const en_stats *s = &a->turn[a->n / 2];
+        const en_stats *s = &a->turn[middle_of(a)];
         char spread[32];
         snprintf(spread, sizeof spread, "(%.2f..%.2f)", a->turn[0].decode_tok_s,
                  a->turn[a->n - 1].decode_tok_s);
         printf("%8.2f %15s %8.1f %9.2f %6.1f%% %8.2f%% %9.1f %8.1f  %s\n", s->decode_tok_s, spread,
-               a->prefill[a->n / 2], s->bound_tok_s, 100 * s->bound_fraction, 100 * s->hit_rate,
+               a->prefill[middle_of(a)], s->bound_tok_s, 100 * s->bound_fraction, 100 * s->hit_rate,
                bytes_a_token(s) / 1e6, s->tokens ? s->read_ms_exposed / (double)s->tokens : 0,
                a->shown);
     }
@@ -319,7 +325,7 @@ static fm_status draw(const bench *b, const char *path, fm_error *err)
     int speed = cli_plot_line(&plot, "tokens/s"), bound = cli_plot_line(&plot, "bound");
     int hits = cli_plot_line(&plot, "hit rate");
     for (int i = 0; i < b->n_arms; i++) {
-        const en_stats *s = &b->arms[i].turn[b->arms[i].n / 2];
+        const en_stats *s = &b->arms[i].turn[middle_of(&b->arms[i])];
         double x = (double)s->budget_bytes / 1e9;
         cli_plot_point(&plot, speed, x, s->decode_tok_s);
         cli_plot_point(&plot, bound, x, s->bound_tok_s);

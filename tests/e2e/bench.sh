@@ -20,6 +20,8 @@ assert s["tokens"] in (6, 7) and s["decode_tok_s"] > 0 and s["bound_fraction"] >
 assert one["rates"]["disk_bytes_s"] > 0 and one["rates"]["memory_bytes_s"] > 0
 assert one["rates"]["expert_bytes_s"] == 0, "51 MB of experts are too few to tell"
 assert abs(s["bound_fraction"] * s["bound_tok_s"] / s["decode_tok_s"] - 1) < 1e-3, s
+for arm in json.load(open(sys.argv[1] + "/three"))["arms"]:
+    assert arm["decode_tok_s"]["median"] == arm["decode_tok_s"]["min"], "of two turns, the slower"
 cold = json.load(open(sys.argv[1] + "/cold"))
 assert cold["warm_tokens"] == 0, cold
 arms = json.load(open(sys.argv[1] + "/three"))["arms"]

@@ -103,7 +103,6 @@ static xp_options expert_options(const en_engine *e, uint64_t slot_bytes)
                         .prefetch = prefetch_of(e),
                         .prefetch_may_stop = o->prefetch < 0,
                         .io_threads = e->tuning.io_threads,
-                        .depth = e->tuning.depth,
                         .pack_dir = o->pack_dir && *o->pack_dir ? o->pack_dir : NULL,
                         .lock = o->lock};
 }

@@ -72,7 +72,7 @@ typedef struct xp_options {
     bool buffered;          /* through the page cache instead of O_DIRECT */
     int prefetch;           /* hinted experts a layer at most; 0 or less: off */
     bool prefetch_may_stop; /* stop by itself when it reads more for nothing than it saves */
-    int io_threads, depth;  /* 0: defaults, or what `tune` stored */
+    int io_threads;         /* 0: the default, or what `tune` stored */
     const char *pack_dir;   /* a packed store to read instead of the original files, or NULL */
     bool lock;              /* mlock the slots */
 } xp_options;

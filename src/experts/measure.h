@@ -43,7 +43,7 @@ fm_status xp_measure_experts(const xp_cache *cache, bs_pool *pool, double second
 typedef struct xp_tuning {
     double disk_bytes_s, memory_bytes_s;
     int threads; /* compute */
-    int io_threads, depth;
+    int io_threads;
     int prefetch; /* experts a layer; 0 off */
 } xp_tuning;
 

@@ -185,7 +185,6 @@ static fm_status open_reader(xp_cache *c, fm_error *err)
         .io = c->options.io,
         .buffered = c->options.buffered,
         .threads = c->options.io_threads,
-        .depth = c->options.depth,
         .memory = c->memory,
         .memory_bytes = c->memory_bytes,
     };

@@ -117,7 +117,6 @@ bool xp_tuning_load(const char *path, xp_tuning *out)
             .memory_bytes_s = number(o, "memory_bytes_s"),
             .threads = small(o, "threads", 0),
             .io_threads = small(o, "io_threads", 0),
-            .depth = small(o, "depth", 0),
             .prefetch = small(o, "prefetch", -1),
         };
     json_decref(root);
@@ -126,9 +125,8 @@ bool xp_tuning_load(const char *path, xp_tuning *out)
 
 static json_t *to_json(const xp_tuning *t)
 {
-    json_t *o = json_pack("{s:f, s:f, s:i, s:i, s:i}", "disk_bytes_s", t->disk_bytes_s,
-                          "memory_bytes_s", t->memory_bytes_s, "threads", t->threads, "io_threads",
-                          t->io_threads, "depth", t->depth);
+    json_t *o = json_pack("{s:f, s:f, s:i, s:i}", "disk_bytes_s", t->disk_bytes_s, "memory_bytes_s",
+                          t->memory_bytes_s, "threads", t->threads, "io_threads", t->io_threads);
     if (o && t->prefetch >= 0) json_object_set_new(o, "prefetch", json_integer(t->prefetch));
     return o;
 }

@@ -82,14 +82,14 @@ static void stored(void **state)
     xp_tuning t;
     assert_false(xp_tuning_load(dir, &t));
     assert_int_equal(t.prefetch, -1);
-    t = (xp_tuning){1.5e9, 3e10, 2, 4, 8, -1};
+    t = (xp_tuning){1.5e9, 3e10, 2, 4, -1};
     char *where = NULL;
     fm_error err;
     assert_int_equal(xp_tuning_save(dir, &t, &where, &err), FM_OK);
     assert_int_equal(strncmp(where, dir, strlen(dir)), 0);
     xp_tuning back;
     assert_true(xp_tuning_load(dir, &back));
-    assert_true(back.disk_bytes_s == 1.5e9 && back.depth == 8 && back.prefetch == -1);
+    assert_true(back.disk_bytes_s == 1.5e9 && back.io_threads == 4 && back.prefetch == -1);
     t.prefetch = 0;
     assert_int_equal(xp_tuning_save(dir, &t, NULL, &err), FM_OK);
     assert_true(xp_tuning_load(dir, &back));

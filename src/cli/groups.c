@@ -26,7 +26,7 @@ static const cli_option engine_options[] = {
     {"lock", 0, CLI_FLAG, NULL, 0, 0, "lock weights and experts in memory (mlock)"},
     {"kv-bits", 0, CLI_CHOICE, "32|16|8", 0, 0, "bits of the attention cache (32 unless told)"},
     {"precision", 0, CLI_CHOICE, "f32|fast", 0, 0,
-     "activations as 20-bit integers a group (fast, the default) or in float32"},
+     "activations as 16-bit integers a group (fast, the default) or in float32"},
     {"isa", 0, CLI_CHOICE, "auto|portable|avx2|avx512|neon", 0, 0,
      "instruction set; all give the same bits"},
     {"router-compat", 0, CLI_CHOICE, "hf|mlx", 0, 0,

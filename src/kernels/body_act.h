@@ -1,4 +1,4 @@
-/* body_act.h - activations as 20-bit integers a group; the numbers are the same on every ISA, their
+/* body_act.h - activations as 16-bit integers a group; the numbers are the same on every ISA, their
  * arrangement (store_codes) is not. See quant.h. */
 
 static void prepare_group(const float *x, int n, float *step, float *sum, float *codes)

@@ -8,16 +8,12 @@ static void store_codes(char *dst, int c0, const float *codes, int n)
 
 #include "kernels/body_act.h"
 
-/* The sum of one group, rounded as quant.h says. */
-static float group_sum(const uint8_t *codes, int bits, const int32_t *x, int c0, int n)
+/* sum(q X) of one group. */
+static int32_t group_sum(const uint8_t *codes, int bits, const int32_t *x, int c0, int n)
 {
-    int32_t whole = 0, upper = 0, lower = 0;
-    for (int c = c0; c < c0 + n; c++) {
-        int32_t q = (int32_t)kn_read_code(codes, bits, (size_t)c), u = (x[c] + 8) >> 4;
-        if (bits <= KN_WHOLE_BITS) whole += q * x[c];
-        else upper += q * u, lower += q * (x[c] - 16 * u);
-    }
-    return bits <= KN_WHOLE_BITS ? (float)whole : fmaf((float)upper, 16, (float)lower);
+    int32_t sum = 0;
+    for (int c = c0; c < c0 + n; c++) sum += (int32_t)kn_read_code(codes, bits, (size_t)c) * x[c];
+    return sum;
 }
 
 /* One result: groups in rising order. */
@@ -31,7 +27,7 @@ static float integer_dot(const kn_mat *w, int row, const char *record, const kn_
     for (int g = 0; g < layout->groups; g++) {
         float scale, bias;
         kn_group_scale(w, row, g, &scale, &bias);
-        float dot = group_sum(codes, w->bits, x, g * w->group, w->group);
+        float dot = (float)group_sum(codes, w->bits, x, g * w->group, w->group);
         total = fmaf(scale, dot * step[g], total);
         total = fmaf(bias, sum[g], total);
     }

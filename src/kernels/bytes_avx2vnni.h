@@ -7,9 +7,7 @@ static void store_codes(char *dst, int c0, const float *codes, int n)
 {
     for (int i = 0; i < n; i += 16) {
         int c = c0 + i;
-        __m256i u, l;
-        store_planes(dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES, c % CHUNK, v_load(codes + i), &u,
-                     &l);
+        store_planes(dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES, c % CHUNK, v_load(codes + i));
     }
 }
 
@@ -38,11 +36,11 @@ INLINE void unpack_chunk(const uint8_t *p, int bits, __m256i *even, __m256i *odd
     *odd = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xd8);
 }
 
-/* A chunk's activations as row_sums() takes them. */
+/* A chunk's activations as row_sum() takes them. */
 INLINE void load_x(const char *x, int bits, __m256i *v)
 {
     (void)bits;
-    UNROLL for (int i = 0; i < 6; i++) v[i] = load_vector(x + 32 * i);
+    UNROLL for (int i = 0; i < 4; i++) v[i] = load_vector(x + 32 * i);
 }
 
 /* sum += plane k of x times the codes */
@@ -51,17 +49,14 @@ INLINE __m256i products(__m256i sum, __m256i even, __m256i odd, const __m256i *x
     return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, even, x[2 * k]), odd, x[2 * k + 1]);
 }
 
-/* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
-INLINE void row_sums(const uint8_t *codes, int bits, int group, const __m256i *x, __m256i *upper,
-                     __m256i *lower)
+/* sum(q X) of one row's chunk, by lane. */
+INLINE __m256i row_sum(const uint8_t *codes, int bits, int group, const __m256i *x)
 {
-    __m256i even, odd, zero = _mm256_setzero_si256();
+    __m256i even, odd;
     (void)group;
     unpack_chunk(codes, bits, &even, &odd);
-    *upper = _mm256_slli_epi32(products(zero, even, odd, x, 0), 8);
-    *upper = products(*upper, even, odd, x, 1);
-    if (bits <= KN_WHOLE_BITS) *upper = products(_mm256_slli_epi32(*upper, 4), even, odd, x, 2);
-    else *lower = products(zero, even, odd, x, 2);
+    __m256i h = products(_mm256_setzero_si256(), even, odd, x, 0);
+    return products(_mm256_slli_epi32(h, 8), even, odd, x, 1);
 }
 
 /* A chunk of eight rows in a panel (panel_avx2.h): the even columns, then the odd ones. */

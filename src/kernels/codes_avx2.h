@@ -2,10 +2,10 @@
  *
  * Columns go in chunks of 64. Four-bit codes are only shifted and masked, so bytes are kept apart
  * by parity: byte k of a chunk's even vector is column 2 k, of its odd one column 2 k + 1. 32-bit
- * lane l of both belongs to columns 8 l .. 8 l + 7. An activation X = 16 (256 h + m) + l is three
- * planes h, m, l of two such vectors each. */
+ * lane l of both belongs to columns 8 l .. 8 l + 7. An activation X = 256 h + m is two
+ * planes h and m of two such vectors each. */
 
-enum { CHUNK = 64, X_PARITY = 32, X_PLANE = 64, X_BYTES = 3 * X_PLANE, ROWS = 8, GROUPS = 8 };
+enum { CHUNK = 64, X_PARITY = 32, X_PLANE = 64, X_BYTES = 2 * X_PLANE, ROWS = 8, GROUPS = 8 };
 
 /* Sixteen words that fit bytes: the even ones to even[8], the odd ones to odd[8]. */
 static inline void store_bytes(__m256i words, char *even, char *odd)
@@ -19,29 +19,18 @@ static inline void store_bytes(__m256i words, char *even, char *odd)
     _mm_storeh_pd((double *)(void *)odd, _mm_castsi128_pd(_mm256_castsi256_si128(both)));
 }
 
-/* The low halves of sixteen 32-bit integers that fit. */
-static inline __m256i to_words(__m256i lo, __m256i hi)
+/* Sixteen activations, of columns that begin at in_chunk of the chunk at `at`, as bytes; returns
+ * them as words. */
+static inline __m256i store_planes(char *at, int in_chunk, v16 v)
 {
-    return _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
-}
-
-/* Sixteen activations, of columns that begin at in_chunk of the chunk at `at`, as bytes. u, l: the
- * words U = 256 h + m and l. */
-static inline void store_planes(char *at, int in_chunk, v16 v, __m256i *u, __m256i *l)
-{
-    const __m256i eight = _mm256_set1_epi32(8);
-    __m256i x0 = _mm256_cvtps_epi32(v.lo), x1 = _mm256_cvtps_epi32(v.hi);
-    __m256i u0 = _mm256_srai_epi32(_mm256_add_epi32(x0, eight), 4);
-    __m256i u1 = _mm256_srai_epi32(_mm256_add_epi32(x1, eight), 4);
-    *u = to_words(u0, u1);
-    *l = to_words(_mm256_sub_epi32(x0, _mm256_slli_epi32(u0, 4)),
-                  _mm256_sub_epi32(x1, _mm256_slli_epi32(u1, 4)));
-    __m256i m = _mm256_srai_epi16(_mm256_slli_epi16(*u, 8), 8);
-    __m256i h = _mm256_srai_epi16(_mm256_sub_epi16(*u, m), 8);
+    __m256i lo = _mm256_cvtps_epi32(v.lo), hi = _mm256_cvtps_epi32(v.hi);
+    __m256i x = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
+    __m256i m = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8);
+    __m256i h = _mm256_srai_epi16(_mm256_sub_epi16(x, m), 8);
     char *even = at + in_chunk / 2, *odd = even + X_PARITY;
     store_bytes(h, even, odd);
     store_bytes(m, even + X_PLANE, odd + X_PLANE);
-    store_bytes(*l, even + 2 * X_PLANE, odd + 2 * X_PLANE);
+    return x;
 }
 
 static inline __m256i load_vector(const void *p)

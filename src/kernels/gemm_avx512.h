@@ -9,7 +9,7 @@ enum {
     PANEL_ROWS = 2 * ROWS,
     PANEL_COLS = 4 * CHUNK,
     GEMM_TOKENS = 128,
-    GEMM_TILE = 3,
+    GEMM_TILE = 5,
     GEMM_SMALL = 2
 };
 
@@ -62,16 +62,15 @@ static inline __m512i four_bytes(const char *p)
 }
 
 /* All groups of the panel for n tokens from t on. x: the first token's codes at the panel's first
- * column; step, sum: its first group; `record`: distance from token to token. n is a constant, and
- * so is whether codes are wide. */
+ * column; step, sum: its first group; `record`: distance from token to token. n is a constant. */
 INLINE void panel_tokens(panel *p, int t, int n, const char *x, const char *step, const char *sum,
-                         size_t record, int group, int n_groups, int bits)
+                         size_t record, int group, int n_groups)
 {
     int run = group / 8; /* lanes a plane that belong to one group */
     for (int g = 0; g < n_groups; g++) {
-        __m512i part[2][3][GEMM_TILE];
+        __m512i part[2][2][GEMM_TILE];
         int chunk = g * group / CHUNK, lane = g * group % CHUNK / 8;
-        UNROLL for (int j = 0; j < 3; j++) UNROLL for (int i = 0; i < n; i++) part[0][j][i] =
+        UNROLL for (int j = 0; j < 2; j++) UNROLL for (int i = 0; i < n; i++) part[0][j][i] =
             part[1][j][i] = _mm512_setzero_si512();
         for (int plane = 0; plane < 2; plane++) {
             const __m512i *w0 = p->codes[0] + chunk * 32 + plane * 16 + lane;
@@ -79,7 +78,7 @@ INLINE void panel_tokens(panel *p, int t, int n, const char *x, const char *step
             const char *at = x + chunk * X_CHUNK_BYTES + plane * X_PLANE_BYTES + lane * 4;
             for (int k = 0; k < run; k++, at += 4) {
                 __m512i a = _mm512_load_si512(w0 + k), b = _mm512_load_si512(w1 + k);
-                UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 3; j++)
+                UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 2; j++)
                 {
                     __m512i v = four_bytes(at + (size_t)i * record + 64 * j);
                     part[0][j][i] = _mm512_dpbusd_epi32(part[0][j][i], a, v);
@@ -94,7 +93,8 @@ INLINE void panel_tokens(panel *p, int t, int n, const char *x, const char *step
             memcpy(&b, sum + (size_t)i * record + (size_t)g * sizeof b, sizeof b);
             UNROLL for (int r = 0; r < 2; r++)
             {
-                __m512 dot = join_sums(part[r][0][i], part[r][1][i], part[r][2][i], bits);
+                __m512i h = _mm512_slli_epi32(part[r][0][i], 8);
+                __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(h, part[r][1][i]));
                 _mm512_store_ps(total + ROWS * r,
                                 add_group(_mm512_load_ps(total + ROWS * r), dot,
                                           p->scales[r].scale[g], p->scales[r].bias[g], s, b));
@@ -114,17 +114,11 @@ static void panel_columns(panel *p, const kn_mat *w, const kn_act_layout *layout
         const char *step = record + g0, *sum = record + layout->sum + g0;
         int left = n_tokens - t, groups = n_cols / w->group;
         n = left >= GEMM_TILE ? GEMM_TILE : left >= GEMM_SMALL ? GEMM_SMALL : 1;
-        bool whole = w->bits <= KN_WHOLE_BITS;
-        size_t record_bytes = layout->bytes;
-#define PANEL_TOKENS(count, bits)                                                                  \
-    panel_tokens(p, t, count, x, step, sum, record_bytes, w->group, groups, bits)
-        if (n == GEMM_TILE && whole) PANEL_TOKENS(GEMM_TILE, 4);
-        else if (n == GEMM_TILE) PANEL_TOKENS(GEMM_TILE, 8);
-        else if (n == GEMM_SMALL && whole) PANEL_TOKENS(GEMM_SMALL, 4);
-        else if (n == GEMM_SMALL) PANEL_TOKENS(GEMM_SMALL, 8);
-        else if (whole) PANEL_TOKENS(1, 4);
-        else PANEL_TOKENS(1, 8);
-#undef PANEL_TOKENS
+        size_t bytes = layout->bytes;
+        if (n == GEMM_TILE) panel_tokens(p, t, GEMM_TILE, x, step, sum, bytes, w->group, groups);
+        else if (n == GEMM_SMALL)
+            panel_tokens(p, t, GEMM_SMALL, x, step, sum, bytes, w->group, groups);
+        else panel_tokens(p, t, 1, x, step, sum, bytes, w->group, groups);
     }
 }
 

@@ -1,13 +1,13 @@
 /* group_dots_avx2vnni.h - a group's sums with AVX-VNNI.
  *
- * Two vectors, two halves of the panel and three planes are twelve sums; with one register of each
+ * Three vectors, two halves of the panel and two planes are twelve sums; with one register of each
  * half and one of activations 15 of 16 are in use. */
 
-enum { GEMM_TILE = 2 };
+enum { GEMM_TILE = 3 };
 
-/* part[i][half * 3 + plane] += n lanes of the codes at w (the other half of the
+/* part[i][half * 2 + plane] += n lanes of the codes at w (the other half of the
  * panel lies behind) times vector i of m. m is a constant. */
-INLINE void add_lanes(__m256i part[][6], int m, const __m256i *w, int n, const char *x,
+INLINE void add_lanes(__m256i part[][4], int m, const __m256i *w, int n, const char *x,
                       size_t record)
 {
     for (int k = 0; k < n; k++, x += 4) {
@@ -15,33 +15,25 @@ INLINE void add_lanes(__m256i part[][6], int m, const __m256i *w, int n, const c
         IN_REGISTERS_2(a, b);
         UNROLL for (int i = 0; i < m; i++)
         {
-            UNROLL for (int j = 0; j < 3; j++)
+            UNROLL for (int j = 0; j < 2; j++)
             {
                 __m256i v = four_bytes(x + (size_t)i * record + X_PLANE * j);
                 part[i][j] = _mm256_dpbusd_avx_epi32(part[i][j], a, v);
-                part[i][3 + j] = _mm256_dpbusd_avx_epi32(part[i][3 + j], b, v);
+                part[i][2 + j] = _mm256_dpbusd_avx_epi32(part[i][2 + j], b, v);
             }
         }
-        UNROLL for (int i = 0; i < m; i++) IN_REGISTERS_6(part[i]);
+        UNROLL for (int i = 0; i < m; i++) IN_REGISTERS_4(part[i]);
     }
 }
 
-/* The three sums of a group as one float32, rounded as quant.h says. */
-INLINE __m256 planes_dot(const __m256i *sum, int bits)
-{
-    __m256i upper = _mm256_add_epi32(_mm256_slli_epi32(sum[0], 8), sum[1]);
-    if (bits > KN_WHOLE_BITS) return join_sums(upper, sum[2]);
-    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(upper, 4), sum[2]));
-}
-
-/* dot[i][half] = what columns [c, c + group) of a panel are worth with vector i of m, whose codes
- * are `record` bytes apart. */
-INLINE void group_dots(__m256 dot[][2], int m, const panel *p, unsigned c, int group, int bits,
+/* sum[i][half] = sum(q X) of columns [c, c + group) of the panel and vector i of m, whose codes are
+ * `record` bytes apart. */
+INLINE void group_dots(__m256i sum[][2], int m, const panel *p, unsigned c, int group,
                        const char *codes, size_t record)
 {
     int run = group < CHUNK ? group / 8 : 8; /* lanes of a chunk that belong to one group */
-    __m256i part[GEMM_TILE][6];
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 6; j++) part[i][j] =
+    __m256i part[GEMM_TILE][4];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 4; j++) part[i][j] =
         _mm256_setzero_si256();
     for (unsigned end = c + (unsigned)group; c < end; c += 8 * (unsigned)run) {
         const __m256i *w = p->codes[0] + c / CHUNK * CHUNK_VECTORS + c % CHUNK / 8;
@@ -49,6 +41,6 @@ INLINE void group_dots(__m256 dot[][2], int m, const panel *p, unsigned c, int g
         add_lanes(part, m, w, run, x, record);
         add_lanes(part, m, w + 8, run, x + X_PARITY, record);
     }
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < 2; r++) dot[i][r] =
-        planes_dot(part[i] + 3 * r, bits);
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < 2; r++) sum[i][r] =
+        _mm256_add_epi32(_mm256_slli_epi32(part[i][2 * r], 8), part[i][2 * r + 1]);
 }

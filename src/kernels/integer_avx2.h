@@ -90,13 +90,6 @@ static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned
     else turn_some(w, row, last, g, n, false, out);
 }
 
-/* sum(q U) and sum(q L) of a group of wide codes as one float32. */
-static inline __m256 join_sums(__m256i upper, __m256i lower)
-{
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(upper), _mm256_set1_ps(16),
-                           _mm256_cvtepi32_ps(lower));
-}
-
 /* The next group of eight results, as integer_dot() adds it. */
 static inline __m256 add_group(__m256 total, __m256 dot, __m256 scale, __m256 bias, float step,
                                float sum)
@@ -124,9 +117,7 @@ INLINE void turn_sums(const __m256i *q, __m256i *s)
 
 /* The sums of eight rows in at most BLOCK_CHUNKS chunks: [chunk][k] as turn_sums() takes them. */
 enum { BLOCK_CHUNKS = 128, AHEAD_BYTES = 8192 };
-typedef struct block_sums {
-    __m256i upper[BLOCK_CHUNKS][2], lower[BLOCK_CHUNKS][2];
-} block_sums;
+typedef __m256i block_sums[BLOCK_CHUNKS][2];
 
 /* Fetch `bytes` bytes from *next on, and move it. */
 INLINE void fetch(const char **next, int bytes)
@@ -135,68 +126,58 @@ INLINE void fetch(const char **next, int bytes)
     *next += bytes;
 }
 
-INLINE void four_sums(const uint8_t *const *rows, size_t offset, int bits, int group, const char *x,
-                      __m256i *upper, __m256i *lower)
+INLINE __m256i four_sums(const uint8_t *const *rows, size_t offset, int bits, int group,
+                         const char *x)
 {
-    __m256i xv[8], a[4], b[4];
+    __m256i xv[4], v[4];
     load_x(x, bits, xv);
-    UNROLL for (int i = 0; i < 4; i++) row_sums(rows[i] + offset, bits, group, xv, &a[i], &b[i]);
-    *upper = sum_lanes(a[0], a[1], a[2], a[3]);
-    if (bits > KN_WHOLE_BITS) *lower = sum_lanes(b[0], b[1], b[2], b[3]);
+    UNROLL for (int i = 0; i < 4; i++) v[i] = row_sum(rows[i] + offset, bits, group, xv);
+    return sum_lanes(v[0], v[1], v[2], v[3]);
 }
 
 /* Four rows at a time: their codes lie side by side, so memory is read nearly in order. `bytes` of
  * each row belong to the block; a last chunk that is cut short is copied behind zeros. */
 INLINE void four_rows(const uint8_t *const *rows, int k, int bytes, int bits, int group,
-                      const char *x, const char **next, block_sums *out)
+                      const char *x, const char **next, __m256i (*out)[2])
 {
     int chunk_bytes = CHUNK / 8 * bits, c = 0, at = 0;
     for (; at + chunk_bytes <= bytes; c++, at += chunk_bytes, x += X_CHUNK_BYTES) {
-        four_sums(rows, (size_t)at, bits, group, x, &out->upper[c][k], &out->lower[c][k]);
+        out[c][k] = four_sums(rows, (size_t)at, bits, group, x);
         fetch(next, 3 * CHUNK / 8 * bits);
     }
     if (at == bytes) return;
     uint8_t copy[4][CHUNK];
     const uint8_t *copies[4];
     for (int i = 0; i < 4; i++) copies[i] = whole_chunk(rows[i] + at, bytes - at, bits, copy[i]);
-    four_sums(copies, 0, bits, group, x, &out->upper[c][k], &out->lower[c][k]);
-}
-
-INLINE __m256 group_dot(__m256i upper, __m256i lower, int bits)
-{
-    return bits <= KN_WHOLE_BITS ? _mm256_cvtepi32_ps(upper) : join_sums(upper, lower);
+    out[c][k] = four_sums(copies, 0, bits, group, x);
 }
 
 /* Add the groups of n_chunks chunks of eight rows to `total`; *g is the first, and is moved on.
  * Columns begin at c. A group of 128 may end in the next block: its half waits in `half`. */
-INLINE __m256 join_chunks(__m256 total, const block_sums *s, int n_chunks, const kn_mat *w, int row,
+INLINE __m256 join_chunks(__m256 total, const block_sums s, int n_chunks, const kn_mat *w, int row,
                           int last, int *g, turned *t, __m256i *half, const float *step,
                           const float *sum, const char **next, int bits, int group)
 {
     int n_groups = w->cols / group;
-    __m256i up = half[0], low = half[1];
     for (int c = 0; c < n_chunks; c++) {
-        __m256i upper[2], lower[2] = {low, low};
-        turn_sums(s->upper[c], upper);
-        if (bits > KN_WHOLE_BITS) turn_sums(s->lower[c], lower);
+        __m256i sums[2];
+        turn_sums(s[c], sums);
         fetch(next, 2 * CHUNK / 8 * bits);
         if (*g % GROUPS == 0 && (group != 128 || c % 2 == 0))
             turn_scales(w, row, last, *g, n_groups - *g < GROUPS ? n_groups - *g : GROUPS, t);
         if (group == 32) {
             for (int i = 0; i < 2 && *g < n_groups; i++, ++*g)
-                total = add_group(total, group_dot(upper[i], lower[i], bits), t->scale[*g % GROUPS],
+                total = add_group(total, _mm256_cvtepi32_ps(sums[i]), t->scale[*g % GROUPS],
                                   t->bias[*g % GROUPS], step[*g], sum[*g]);
             continue;
         }
-        up = _mm256_add_epi32(up, _mm256_add_epi32(upper[0], upper[1]));
-        low = _mm256_add_epi32(low, _mm256_add_epi32(lower[0], lower[1]));
+        *half = _mm256_add_epi32(*half, _mm256_add_epi32(sums[0], sums[1]));
         if (group == 128 && c % 2 == 0) continue;
-        total = add_group(total, group_dot(up, low, bits), t->scale[*g % GROUPS],
+        total = add_group(total, _mm256_cvtepi32_ps(*half), t->scale[*g % GROUPS],
                           t->bias[*g % GROUPS], step[*g], sum[*g]);
-        up = low = _mm256_setzero_si256();
+        *half = _mm256_setzero_si256();
         ++*g;
     }
-    half[0] = up, half[1] = low;
     return total;
 }
 
@@ -210,7 +191,7 @@ INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const ch
     /* As with AVX-512: a steady stream of fetches, a quarter of them while sums are joined. */
     const char *next = (const char *)w->w + (size_t)row * w->row_bytes + AHEAD_BYTES;
     __m256 total = _mm256_setzero_ps();
-    __m256i half[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    __m256i half = _mm256_setzero_si256();
     turned t;
     block_sums s;
     int g = 0;
@@ -222,9 +203,9 @@ INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const ch
                 int r = row + 4 * k + i < last ? row + 4 * k + i : last;
                 rows[i] = (const uint8_t *)w->w + (size_t)r * w->row_bytes + c0 / 8 * bits;
             }
-            four_rows(rows, k, cols * bits / 8, bits, group, x, &next, &s);
+            four_rows(rows, k, cols * bits / 8, bits, group, x, &next, s);
         }
-        total = join_chunks(total, &s, (cols + CHUNK - 1) / CHUNK, w, row, last, &g, &t, half, step,
+        total = join_chunks(total, s, (cols + CHUNK - 1) / CHUNK, w, row, last, &g, &t, &half, step,
                             sum, &next, bits, group);
         x += BLOCK_CHUNKS * X_CHUNK_BYTES;
     }

@@ -1,11 +1,11 @@
 /* integer_avx512.h - integer products (KN_PRECISION_FAST) with VNNI.
  *
- * An activation X is 16 (256 h + m) + l with signed bytes, so one product is three vpdpbusd. Codes
+ * An activation X is 256 h + m with signed bytes, so one product is two vpdpbusd. Codes
  * are handled in chunks of 128 columns, as two vectors: 32-bit lane l of A holds codes 8 l .. 8 l +
  * 3, of B codes 8 l + 4 .. 8 l + 7, so lane l of (A + B) belongs to columns 8 l .. 8 l + 7 and
- * every group is a run of lanes. An activation chunk is six vectors: A's h, m, l and B's. */
+ * every group is a run of lanes. An activation chunk is four vectors: A's h and m, and B's. */
 
-enum { CHUNK = 128, X_CHUNK_BYTES = 3 * CHUNK, X_PLANE_BYTES = 3 * 64, ROWS = 16 };
+enum { CHUNK = 128, X_CHUNK_BYTES = 2 * CHUNK, X_PLANE_BYTES = 2 * 64, ROWS = 16 };
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
@@ -15,12 +15,10 @@ static void store_codes(char *dst, int c0, const float *codes, int n)
         int c = c0 + i;
         char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES + c % CHUNK / 2;
         __m512i x = _mm512_cvtps_epi32(v_load(codes + i));
-        __m512i u = _mm512_srai_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(8)), 4);
-        __m512i m = _mm512_srai_epi32(_mm512_slli_epi32(u, 24), 24);
-        __m128i parts[3] = {_mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_sub_epi32(u, m), 8)),
-                            _mm512_cvtepi32_epi8(m),
-                            _mm512_cvtepi32_epi8(_mm512_sub_epi32(x, _mm512_slli_epi32(u, 4)))};
-        for (int k = 0; k < 3; k++) {
+        __m512i m = _mm512_srai_epi32(_mm512_slli_epi32(x, 24), 24);
+        __m128i parts[2] = {_mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_sub_epi32(x, m), 8)),
+                            _mm512_cvtepi32_epi8(m)};
+        for (int k = 0; k < 2; k++) {
             __m128i both = _mm_shuffle_epi8(parts[k], planes);
             _mm_storel_epi64((__m128i *)(void *)(at + 64 * k), both);
             _mm_storeh_pd((double *)(void *)(at + X_PLANE_BYTES + 64 * k), _mm_castsi128_pd(both));
@@ -178,17 +176,6 @@ static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned
     widen_scales(r + 8, n, w->scale_type, out->bias + to_group);
 }
 
-/* The three sums of a group as one float32, rounded as quant.h says. */
-INLINE __m512 join_sums(__m512i h, __m512i m, __m512i l, int bits)
-{
-    if (bits <= KN_WHOLE_BITS) {
-        __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(h, 12), _mm512_slli_epi32(m, 4));
-        return _mm512_cvtepi32_ps(_mm512_add_epi32(upper, l));
-    }
-    __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(h, 8), m);
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(16), _mm512_cvtepi32_ps(l));
-}
-
 /* The next group of sixteen results, as integer_dot() adds it. */
 static inline __m512 add_group(__m512 total, __m512 dot, __m512 scale, __m512 bias, float step,
                                float sum)
@@ -228,22 +215,26 @@ INLINE __m512i products(__m512i sum, __m512i a, __m512i xa, __m512i b, __m512i x
     return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, a, xa), b, xb);
 }
 
-/* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
-INLINE void row_sums(__m512i a, __m512i b, int bits, const __m512i *xa, const __m512i *xb,
-                     __m512i *upper, __m512i *lower)
+/* sum(q X) of one row's chunk, by lane. */
+INLINE __m512i row_sum(__m512i a, __m512i b, const __m512i *xa, const __m512i *xb)
 {
-    __m512i zero = _mm512_setzero_si512();
-    __m512i h = _mm512_slli_epi32(products(zero, a, xa[0], b, xb[0]), 8);
-    *upper = products(h, a, xa[1], b, xb[1]);
-    if (bits <= KN_WHOLE_BITS) *upper = products(_mm512_slli_epi32(*upper, 4), a, xa[2], b, xb[2]);
-    else *lower = products(zero, a, xa[2], b, xb[2]);
+    __m512i h = products(_mm512_setzero_si512(), a, xa[0], b, xb[0]);
+    return products(_mm512_slli_epi32(h, 8), a, xa[1], b, xb[1]);
+}
+
+/* The activations of a chunk. */
+INLINE void load_x(const char *x, __m512i *xa, __m512i *xb)
+{
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        xa[i] = _mm512_loadu_si512(x + 64 * i);
+        xb[i] = _mm512_loadu_si512(x + X_PLANE_BYTES + 64 * i);
+    }
 }
 
 /* The sums of sixteen rows in at most BLOCK_CHUNKS chunks: [chunk][k] as turn_sums() takes them. */
 enum { BLOCK_CHUNKS = 64 };
-typedef struct block_sums {
-    __m512i upper[BLOCK_CHUNKS][4], lower[BLOCK_CHUNKS][4];
-} block_sums;
+typedef __m512i block_sums[BLOCK_CHUNKS][4];
 
 /* How far ahead codes are fetched, in order of addresses. Four rows are read side by side, so the
  * last of them is read three rows' length ahead of the first. */
@@ -262,25 +253,19 @@ INLINE void fetch(const char **next, int bytes)
 
 /* Four rows at a time: their codes lie side by side, so memory is read nearly in order. */
 INLINE void four_rows(const uint8_t *const *rows, int k, int n_chunks, int bytes, int bits,
-                      const unpacker *u, const char *x, const char **next, block_sums *out)
+                      const unpacker *u, const char *x, const char **next, __m512i (*out)[4])
 {
-    bool whole = bits <= KN_WHOLE_BITS;
     for (int c = 0; c < n_chunks; c++, x += X_CHUNK_BYTES) {
-        __m512i xa[3], xb[3], v[4], w[4], a, b;
+        __m512i xa[2], xb[2], v[4], a, b;
         present there = present_of(bytes - c * 16 * bits, bits);
-        UNROLL for (int i = 0; i < 3; i++)
-        {
-            xa[i] = _mm512_loadu_si512(x + 64 * i);
-            xb[i] = _mm512_loadu_si512(x + X_PLANE_BYTES + 64 * i);
-        }
+        load_x(x, xa, xb);
         UNROLL for (int i = 0; i < 4; i++)
         {
             const uint8_t *codes = rows[i] + (size_t)c * 16 * (size_t)bits;
             unpack_chunk(codes, there, bits, u, &a, &b);
-            row_sums(a, b, bits, xa, xb, &v[i], &w[i]);
+            v[i] = row_sum(a, b, xa, xb);
         }
-        out->upper[c][k] = sum_lanes(v[0], v[1], v[2], v[3]);
-        if (!whole) out->lower[c][k] = sum_lanes(w[0], w[1], w[2], w[3]);
+        out[c][k] = sum_lanes(v[0], v[1], v[2], v[3]);
         fetch(next, 3 * 16 * bits);
     }
 }
@@ -296,19 +281,13 @@ INLINE void join_groups(__m512i *s, int group)
 }
 
 /* Add the groups of one chunk, at most `left` of them; scales from the chunk's first group on. */
-INLINE __m512 chunk_groups(__m512 total, __m512i *upper, __m512i *lower, int bits, int group,
-                           int left, const __m512 *scale, const __m512 *bias, const float *step,
-                           const float *sum)
+INLINE __m512 chunk_groups(__m512 total, __m512i *sums, int group, int left, const __m512 *scale,
+                           const __m512 *bias, const float *step, const float *sum)
 {
     int n = CHUNK / group < left ? CHUNK / group : left;
-    join_groups(upper, group);
-    if (bits > KN_WHOLE_BITS) join_groups(lower, group);
-    for (int i = 0; i < n; i++) {
-        __m512 dot = _mm512_cvtepi32_ps(upper[i]);
-        if (bits > KN_WHOLE_BITS)
-            dot = _mm512_fmadd_ps(dot, _mm512_set1_ps(16), _mm512_cvtepi32_ps(lower[i]));
-        total = add_group(total, dot, scale[i], bias[i], step[i], sum[i]);
-    }
+    join_groups(sums, group);
+    for (int i = 0; i < n; i++)
+        total = add_group(total, _mm512_cvtepi32_ps(sums[i]), scale[i], bias[i], step[i], sum[i]);
     return total;
 }
 
@@ -333,16 +312,15 @@ INLINE void vector_rows(float *y, const kn_mat *w, const unpacker *u, int row, i
                 int r = row + 4 * k + i < last ? row + 4 * k + i : last;
                 rows[i] = (const uint8_t *)w->w + (size_t)r * w->row_bytes + c * bits / 8;
             }
-            four_rows(rows, k, n_chunks, bytes, bits, u, x, &next, &s);
+            four_rows(rows, k, n_chunks, bytes, bits, u, x, &next, s);
         }
         for (int i = 0; i < n_chunks; i++, g += CHUNK / w->group) {
             int left = layout->groups - g;
             if (g % turn == 0) turn_scales(w, row, last, g, left < turn ? left : turn, &t, 0);
-            __m512i upper[4], lower[4];
-            turn_sums(s.upper[i], upper);
-            if (bits > KN_WHOLE_BITS) turn_sums(s.lower[i], lower);
-            total = chunk_groups(total, upper, lower, bits, w->group, left, t.scale + g % turn,
-                                 t.bias + g % turn, step + g, sum + g);
+            __m512i sums[4];
+            turn_sums(s[i], sums);
+            total = chunk_groups(total, sums, w->group, left, t.scale + g % turn, t.bias + g % turn,
+                                 step + g, sum + g);
             fetch(&next, 4 * 16 * bits);
         }
         x += BLOCK_CHUNKS * X_CHUNK_BYTES;

@@ -1,20 +1,19 @@
 /* integer_neon.h - integer products (KN_PRECISION_FAST): signed bytes times signed bytes, with the
  * dot-product instruction where the CPU has it.
  *
- * An activation X = 16 (256 h + m) + l is kept as three planes of bytes, 128 columns at a time. A
+ * An activation X = 256 h + m is kept as two planes of bytes, 128 columns at a time. A
  * row's codes become bytes once and serve all vectors of the call. Codes of eight bits are halved
  * and their lowest bit multiplied apart, so that they are signed bytes too. */
 
-enum { CHUNK = 128, X_CHUNK_BYTES = 3 * CHUNK, ROW_BLOCK = 1024 };
+enum { CHUNK = 128, X_CHUNK_BYTES = 2 * CHUNK, ROW_BLOCK = 1024 };
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
     for (int i = 0; i < n; i++) {
-        int c = c0 + i, x = (int)codes[i], u = (x + 8) >> 4, m = (int8_t)u;
+        int c = c0 + i, x = (int)codes[i], m = (int8_t)x;
         int8_t *at = (int8_t *)dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES + c % CHUNK;
-        at[0] = (int8_t)((u - m) / 256);
+        at[0] = (int8_t)((x - m) / 256);
         at[CHUNK] = (int8_t)m;
-        at[2 * CHUNK] = (int8_t)(x - 16 * u);
     }
 }
 
@@ -25,10 +24,10 @@ typedef void dots_fn(const int8_t *codes, const int8_t *x, int n, int32_t *sum);
 
 static void dots_base(const int8_t *codes, const int8_t *x, int n, int32_t *sum)
 {
-    int32x4_t total[3] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    int32x4_t total[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
     for (int i = 0; i < n; i += 16) {
         int8x16_t q = vld1q_s8(codes + i);
-        UNROLL for (int k = 0; k < 3; k++)
+        UNROLL for (int k = 0; k < 2; k++)
         {
             int8x16_t v = vld1q_s8(x + CHUNK * k + i);
             int16x8_t p = vmull_s8(vget_low_s8(q), vget_low_s8(v)); /* 127 * 128 fits */
@@ -36,19 +35,19 @@ static void dots_base(const int8_t *codes, const int8_t *x, int n, int32_t *sum)
             total[k] = vpadalq_s16(total[k], vmull_high_s8(q, v));
         }
     }
-    for (int k = 0; k < 3; k++) sum[k] += vaddvq_s32(total[k]);
+    for (int k = 0; k < 2; k++) sum[k] += vaddvq_s32(total[k]);
 }
 
 __attribute__((target("arch=armv8.2-a+dotprod"))) static void
 dots_sdot(const int8_t *codes, const int8_t *x, int n, int32_t *sum)
 {
-    int32x4_t total[3] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    int32x4_t total[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
     for (int i = 0; i < n; i += 16) {
         int8x16_t q = vld1q_s8(codes + i);
-        UNROLL for (int k = 0; k < 3; k++) total[k] =
+        UNROLL for (int k = 0; k < 2; k++) total[k] =
             vdotq_s32(total[k], q, vld1q_s8(x + CHUNK * k + i));
     }
-    for (int k = 0; k < 3; k++) sum[k] += vaddvq_s32(total[k]);
+    for (int k = 0; k < 2; k++) sum[k] += vaddvq_s32(total[k]);
 }
 
 static dots_fn *best_dots(void)
@@ -75,17 +74,14 @@ static void row_codes(const kn_mat *w, int row, int c0, int n, int8_t *codes, in
     }
 }
 
-static float group_sum(dots_fn *dots, int bits, const int8_t *codes, const int8_t *low,
-                       const int8_t *x, int n)
+static int32_t group_sum(dots_fn *dots, int bits, const int8_t *codes, const int8_t *low,
+                         const int8_t *x, int n)
 {
-    int32_t s[3] = {0}, t[3] = {0};
+    int32_t s[2] = {0}, t[2] = {0};
     dots(codes, x, n, s);
-    if (bits <= KN_WHOLE_BITS) return (float)(4096 * s[0] + 16 * s[1] + s[2]);
-    if (bits == 8) {
-        dots(low, x, n, t);
-        for (int k = 0; k < 3; k++) s[k] = 2 * s[k] + t[k];
-    }
-    return fmaf((float)(256 * s[0] + s[1]), 16, (float)s[2]);
+    if (bits < 8) return 256 * s[0] + s[1];
+    dots(low, x, n, t);
+    return 256 * (2 * s[0] + t[0]) + 2 * s[1] + t[1];
 }
 
 /* y of one row over the columns [c0, c0 + n) for all tokens; continues what is in y. */
@@ -107,7 +103,7 @@ static void row_block(float *y, size_t y_stride, const kn_mat *w, int row, const
             int c = g * w->group, at = c0 + c;
             const int8_t *x = (const int8_t *)record + layout.codes +
                               (size_t)(at / CHUNK) * X_CHUNK_BYTES + at % CHUNK;
-            float dot = group_sum(dots, w->bits, codes + c, low + c, x, w->group);
+            float dot = (float)group_sum(dots, w->bits, codes + c, low + c, x, w->group);
             total = fmaf(scale[g], dot * step[g], total);
             total = fmaf(bias[g], sum[g], total);
         }

@@ -233,7 +233,7 @@ kn_act_layout kn_act_layout_of(const kn_act *a)
     kn_act_layout l = {.groups = groups, .padded_cols = padded};
     l.sum = round_64((size_t)groups * sizeof(float));
     l.codes = 2 * l.sum;
-    l.bytes = l.codes + (size_t)padded * 8;
+    l.bytes = l.codes + (size_t)padded * 4; /* the widest arrangement's */
     return l;
 }
 

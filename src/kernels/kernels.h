@@ -9,7 +9,7 @@
  * i; the lanes are then added as a tree: l and l+8, l+4, l+2, l+1. Tails are padded with zeros.
  *
  * Matrix products take their activations prepared (kn_act), because a quantised product shares per
- * group work (sums, or 20-bit integers) between all rows and all matrices that read the same x.
+ * group work (sums, or 16-bit integers) between all rows and all matrices that read the same x.
  *
  * Pointers to weights may have any alignment: experts lie in slots as they lie in the file. */
 #ifndef KERNELS_KERNELS_H
@@ -21,7 +21,7 @@
 
 /* Grows with every change that moves a bit of any result: states that were computed otherwise are
  * not gone on with. */
-enum { KN_ARITHMETIC = 4 };
+enum { KN_ARITHMETIC = 5 };
 
 /* --- instruction sets ----------------------------------------------------------------------- */
 

@@ -65,5 +65,4 @@ static inline __m256i four_bytes(const char *p)
 /* What an empty instruction may have changed has to be in a register before and after it. Not told
  * so, gcc would load codes again for each use and keep sums in memory. */
 #define IN_REGISTERS_2(a, b) __asm__("" : "+x"(a), "+x"(b))
-#define IN_REGISTERS_6(s)                                                                          \
-    __asm__("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]), "+x"((s)[4]), "+x"((s)[5]))
+#define IN_REGISTERS_4(s) __asm__("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]))

@@ -15,15 +15,15 @@ void kn_dequant_span(const kn_mat *m, int row, int c0, int c1, float *out);
 
 /* --- prepared activations (KN_PRECISION_FAST) ---
  *
- * A group of x becomes 20-bit integers: step = max|x| / KN_ACT_MAX, X = rint(x / step). X = 16 U +
- * L with -8 <= L <= 7 and U = 256 h + m of signed bytes, so that every ISA finds a multiplication
- * it has. The sum of a group, q the codes of the weights, is sum(q X)                       up to
- * five bits: it fits 32 bits, and is rounded once 16 sum(q U) + sum(q L)         wider codes: one
- * fma of the two rounded sums and integers add up to the same in any order. One token's record,
- * every part 64-byte aligned: float step[groups]        one integer is worth this much; NaN when x
- * is not finite float sum[groups]         step * sum(X): what a bias is multiplied with codes
- * arranged as the instruction set likes, columns padded to 128 */
-enum { KN_ACT_MAX = 127 * 4096, KN_WHOLE_BITS = 5 };
+ * A group of x becomes 16-bit integers: step = max|x| / KN_ACT_MAX, X = rint(x / step) = 256 h + m
+ * with signed bytes h and m, so that every ISA finds a multiplication it has. sum(q X) of a group,
+ * q the codes of the weights, fits 32 bits at every width: integers add up to the same in any
+ * order, and it is rounded once. One token's record, every part 64-byte aligned:
+ *
+ *     float step[groups]   one integer is worth this much; NaN when x is not finite
+ *     float sum[groups]    step * sum(X): what a bias is multiplied with
+ *     codes                arranged as the instruction set likes, columns padded to 128 */
+enum { KN_ACT_MAX = 127 * 256 };
 
 typedef struct kn_act_layout {
     size_t sum, codes, bytes; /* offsets within a record; bytes: distance to the next record */

@@ -15,9 +15,7 @@ static inline int small_batch(const kn_mat *w)
 }
 
 /* The sums of sixteen rows: [chunk * tokens + token][k] as turn_sums() takes them. */
-typedef struct small_sums {
-    __m512i upper[SMALL_SUMS][4], lower[SMALL_SUMS][4];
-} small_sums;
+typedef __m512i small_sums[SMALL_SUMS][4];
 
 /* The tokens of a product: their records and how far they lie apart. */
 typedef struct records {
@@ -30,9 +28,8 @@ typedef struct records {
  * taken apart once for all tokens. */
 INLINE void small_four_rows(const uint8_t *const *rows, int k, int n_chunks, int bytes, int bits,
                             const unpacker *u, const char *x, const records *tokens,
-                            const char **next, small_sums *out)
+                            const char **next, __m512i (*out)[4])
 {
-    bool whole = bits <= KN_WHOLE_BITS;
     int at = 0;
     for (int c = 0; c < n_chunks; c++, x += X_CHUNK_BYTES) {
         __m512i a[4], b[4];
@@ -44,15 +41,10 @@ INLINE void small_four_rows(const uint8_t *const *rows, int k, int n_chunks, int
         }
         const char *token = x;
         for (int t = 0; t < tokens->n; t++, at++, token += tokens->layout->bytes) {
-            __m512i xa[3], xb[3], v[4], w[4];
-            UNROLL for (int i = 0; i < 3; i++)
-            {
-                xa[i] = _mm512_loadu_si512(token + 64 * i);
-                xb[i] = _mm512_loadu_si512(token + X_PLANE_BYTES + 64 * i);
-            }
-            UNROLL for (int i = 0; i < 4; i++) row_sums(a[i], b[i], bits, xa, xb, &v[i], &w[i]);
-            out->upper[at][k] = sum_lanes(v[0], v[1], v[2], v[3]);
-            if (!whole) out->lower[at][k] = sum_lanes(w[0], w[1], w[2], w[3]);
+            __m512i xa[2], xb[2], v[4];
+            load_x(token, xa, xb);
+            UNROLL for (int i = 0; i < 4; i++) v[i] = row_sum(a[i], b[i], xa, xb);
+            out[at][k] = sum_lanes(v[0], v[1], v[2], v[3]);
         }
         fetch(next, 3 * 16 * bits);
     }
@@ -60,8 +52,8 @@ INLINE void small_four_rows(const uint8_t *const *rows, int k, int n_chunks, int
 
 /* Add the groups of the chunks [c, end) of a block for `n` tokens from t on, side by side because
  * each is one chain of additions. g0: the block's first group, scales: from chunk c on. */
-INLINE void join_tokens(__m512 *totals, const small_sums *s, int c, int end, int t, int n, int g0,
-                        const records *tokens, const turned *scales, int bits, int group)
+INLINE void join_tokens(__m512 *totals, const small_sums s, int c, int end, int t, int n, int g0,
+                        const records *tokens, const turned *scales, int group)
 {
     int per_chunk = CHUNK / group;
     const kn_act_layout *layout = tokens->layout;
@@ -74,11 +66,10 @@ INLINE void join_tokens(__m512 *totals, const small_sums *s, int c, int end, int
             const char *at = record + (size_t)i * layout->bytes;
             const float *step = (const float *)(const void *)at;
             const float *sum = (const float *)(const void *)(at + layout->sum);
-            __m512i upper[4], lower[4];
-            turn_sums(s->upper[c * tokens->n + t + i], upper);
-            if (bits > KN_WHOLE_BITS) turn_sums(s->lower[c * tokens->n + t + i], lower);
-            total[i] = chunk_groups(total[i], upper, lower, bits, group, layout->groups - g,
-                                    scales->scale + k, scales->bias + k, step + g, sum + g);
+            __m512i sums[4];
+            turn_sums(s[c * tokens->n + t + i], sums);
+            total[i] = chunk_groups(total[i], sums, group, layout->groups - g, scales->scale + k,
+                                    scales->bias + k, step + g, sum + g);
         }
     }
     UNROLL for (int i = 0; i < n; i++) totals[t + i] = total[i];
@@ -107,7 +98,7 @@ INLINE void small_vector_rows(float *y, size_t y_stride, const kn_mat *w, const 
                 int r = row + 4 * k + i < last ? row + 4 * k + i : last;
                 rows[i] = (const uint8_t *)w->w + (size_t)r * w->row_bytes + c * bits / 8;
             }
-            small_four_rows(rows, k, n_chunks, bytes, bits, u, x, tokens, &next, &s);
+            small_four_rows(rows, k, n_chunks, bytes, bits, u, x, tokens, &next, s);
         }
         for (int i = 0, g0 = c / w->group; i < n_chunks; i += turn) {
             int g = g0 + i * CHUNK / w->group, left = layout->groups - g;
@@ -115,10 +106,9 @@ INLINE void small_vector_rows(float *y, size_t y_stride, const kn_mat *w, const 
             turn_scales(w, row, last, g, left < turned_groups(w) ? left : turned_groups(w), &scales,
                         0);
             for (; t + JOIN_TOKENS <= tokens->n; t += JOIN_TOKENS)
-                join_tokens(totals, &s, i, end, t, JOIN_TOKENS, g0, tokens, &scales, bits,
-                            w->group);
+                join_tokens(totals, s, i, end, t, JOIN_TOKENS, g0, tokens, &scales, w->group);
             for (; t < tokens->n; t++)
-                join_tokens(totals, &s, i, end, t, 1, g0, tokens, &scales, bits, w->group);
+                join_tokens(totals, s, i, end, t, 1, g0, tokens, &scales, w->group);
             fetch(&next, 4 * 16 * bits * (end - i));
         }
     }

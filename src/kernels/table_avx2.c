@@ -28,9 +28,7 @@ enum { TILE_TOKENS = 3 };
 
 #include "kernels/group_dots_avx2.h"
 
-#include "kernels/gemm_bytes_avx2.h"
-
-#include "kernels/gemm_words_avx2.h"
+#include "kernels/gemm_panel_avx2.h"
 
 #include "kernels/gemm_avx2.h"
 

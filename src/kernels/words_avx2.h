@@ -1,26 +1,18 @@
 /* words_avx2.h - integer products with the 16-bit multiplications of plain AVX2.
  *
  * vpmaddubsw multiplies bytes, but its sums of two products must fit 16 bits: only those of
- * four-bit codes are sure to. For all other widths, and for four bits and many vectors, an
- * activation X = 16 U + L is kept a second time, as words in natural order behind the bytes of its
- * chunk: 64 times U, 64 times L. */
+ * four-bit codes are sure to. For all other widths, and for many vectors, activations are kept a
+ * second time, as words in natural order behind the bytes of their chunk. */
 
-enum {
-    X_WORDS = X_BYTES,
-    X_CHUNK_BYTES = X_WORDS + 4 * CHUNK,
-    PANEL_BYTES = CHUNK / 2, /* in a panel, bytes of four-bit codes follow the pairs of words */
-    CHUNK_VECTORS = PANEL_BYTES + CHUNK / 4
-};
+enum { X_WORDS = X_BYTES, X_CHUNK_BYTES = X_WORDS + 2 * CHUNK, CHUNK_VECTORS = CHUNK / 2 };
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
     for (int i = 0; i < n; i += 16) {
         int c = c0 + i, in_chunk = c % CHUNK;
-        char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES, *words = at + X_WORDS + 2 * in_chunk;
-        __m256i u, l;
-        store_planes(at, in_chunk, v_load(codes + i), &u, &l);
-        _mm256_storeu_si256((__m256i *)(void *)words, u);
-        _mm256_storeu_si256((__m256i *)(void *)(words + 2 * CHUNK), l);
+        char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES;
+        __m256i words = store_planes(at, in_chunk, v_load(codes + i));
+        _mm256_storeu_si256((__m256i *)(void *)(at + X_WORDS + 2 * in_chunk), words);
     }
 }
 
@@ -41,17 +33,15 @@ INLINE void unpack_words(const uint8_t *p, int bits, __m256i *v)
     }
 }
 
-/* sum(q X) of 64 four-bit codes, by lane. x: the six vectors. */
+/* sum(q X) of 64 four-bit codes, by lane. x: the four vectors. */
 INLINE __m256i nibble_sums(__m256i raw, const __m256i *x)
 {
-    __m256i even, odd, part[3];
+    __m256i even, odd, part[2];
     split_nibbles(raw, &even, &odd);
-    UNROLL for (int j = 0; j < 3; j++) part[j] = _mm256_add_epi16(
+    UNROLL for (int j = 0; j < 2; j++) part[j] = _mm256_add_epi16(
         _mm256_maddubs_epi16(even, x[2 * j]), _mm256_maddubs_epi16(odd, x[2 * j + 1]));
-    __m256i h = _mm256_madd_epi16(part[0], _mm256_set1_epi16(4096));
-    __m256i m = _mm256_madd_epi16(part[1], _mm256_set1_epi16(16));
-    return _mm256_add_epi32(_mm256_add_epi32(h, m),
-                            _mm256_madd_epi16(part[2], _mm256_set1_epi16(1)));
+    return _mm256_add_epi32(_mm256_madd_epi16(part[0], _mm256_set1_epi16(256)),
+                            _mm256_madd_epi16(part[1], _mm256_set1_epi16(1)));
 }
 
 /* sum(v x) of 64 words, by lane; a lane of the result is never of two groups. */
@@ -64,26 +54,20 @@ INLINE __m256i word_sums(const __m256i *v, const __m256i *x, int group)
                             _mm256_permute2x128_si256(first, other, 0x31));
 }
 
-/* A chunk's activations as row_sums() takes them. */
+/* A chunk's activations as row_sum() takes them. */
 INLINE void load_x(const char *x, int bits, __m256i *v)
 {
-    if (bits == 4) UNROLL for (int i = 0; i < 6; i++) v[i] = load_vector(x + 32 * i);
-    else UNROLL for (int i = 0; i < 8; i++) v[i] = load_vector(x + X_WORDS + 32 * i);
+    const char *at = bits == 4 ? x : x + X_WORDS;
+    UNROLL for (int i = 0; i < 4; i++) v[i] = load_vector(at + 32 * i);
 }
 
-/* The lanes of one row's chunk: sum(q X) in `upper`, or sum(q U) and sum(q L). */
-INLINE void row_sums(const uint8_t *codes, int bits, int group, const __m256i *x, __m256i *upper,
-                     __m256i *lower)
+/* sum(q X) of one row's chunk, by lane. */
+INLINE __m256i row_sum(const uint8_t *codes, int bits, int group, const __m256i *x)
 {
-    if (bits == 4) {
-        *upper = nibble_sums(load_vector(codes), x);
-        return;
-    }
+    if (bits == 4) return nibble_sums(load_vector(codes), x);
     __m256i v[4];
     unpack_words(codes, bits, v);
-    *upper = word_sums(v, x, group);
-    *lower = word_sums(v, x + 4, group);
-    if (bits <= KN_WHOLE_BITS) *upper = _mm256_add_epi32(_mm256_slli_epi32(*upper, 4), *lower);
+    return word_sums(v, x, group);
 }
 
 /* Bytes of four even columns and of the four odd ones between them, as four pairs of words. */
@@ -98,8 +82,7 @@ INLINE void spread_pairs(__m256i even, __m256i odd, __m256i *out)
     out[3] = _mm256_blend_epi16(_mm256_srli_epi32(e26, 16), o37, 0xaa);
 }
 
-/* A chunk of eight rows in a panel (panel_avx2.h): 32 vectors of word pairs and, of four-bit codes,
- * 16 of bytes by parity. */
+/* A chunk of eight rows in a panel (panel_avx2.h): pairs of words. */
 INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, int bytes, int bits)
 {
     __m256i v[ROWS][4];
@@ -110,14 +93,13 @@ INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, 
         else unpack_words(p, bits, v[i]);
     }
     for (int j = 0; j < (bits == 4 ? 1 : 4); j++) {
-        __m256i turned[ROWS];
+        __m256i turned[ROWS], even, odd;
         for (int i = 0; i < ROWS; i++) turned[i] = v[i][j];
         transpose_8x8(turned);
         for (int i = 0; i < ROWS; i++) {
-            __m256i *bytes = out + PANEL_BYTES + i;
             if (bits == 4) {
-                split_nibbles(turned[i], &bytes[0], &bytes[8]);
-                spread_pairs(bytes[0], bytes[8], out + 4 * i);
+                split_nibbles(turned[i], &even, &odd);
+                spread_pairs(even, odd, out + 4 * i);
             } else {
                 out[8 * j + i] = turned[i];
             }

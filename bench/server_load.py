@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""How much more a server gives when several ask at once: the same eight unrelated requests, in groups of 1, 2, 4 and 8.
+"""How much more a server gives when several ask at once: the same eight requests, in groups of 1, 2, 4 and 8.
 
-usage: bench/server_load.py [--model DIR] [--tokens N] [--share 0.4] [--rounds N] [--stream] [-- options of flash-moe serve]
+usage: bench/server_load.py [--model DIR] [--tokens N] [--share 0.4] [--alike] [--rounds N] [--stream] [-- options of flash-moe serve]
+
+The requests are unrelated; with --alike they are four answers each to two prompts, under seeds of their own.
 
 Prompts are computed beforehand and kept, so what is timed is decoding, by the real server, over HTTP. Each answer is
 compared with the same request's alone. FLASH_MOE names the program."""
@@ -23,7 +25,8 @@ AT_ONCE = tuple(int(n) for n in os.environ.get("AT_ONCE", "1 2 4 8").split())
 
 
 def ask(server, number, args, tokens, out):
-    body = {"prompt": PROMPTS[number] if args.text else [(number * 7919 + i * 104729) % 8000 + 10 for i in range(12)], "seed": number, "temperature": 0.8, "max_tokens": tokens, "ignore_eos": True, "stream": args.stream}
+    which = number // 4 if args.alike else number
+    body = {"prompt": PROMPTS[which] if args.text else [(which * 7919 + i * 104729) % 8000 + 10 for i in range(12)], "seed": number, "temperature": 0.8, "max_tokens": tokens, "ignore_eos": True, "stream": args.stream}
     connection = server.connect()
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
     answer = connection.getresponse().read().decode()
@@ -64,6 +67,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--share", type=float, default=0.4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alike", action="store_true")
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("options", nargs="*")
     args = parser.parse_args()

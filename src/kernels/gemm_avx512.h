@@ -9,7 +9,7 @@ enum {
     PANEL_ROWS = 2 * ROWS,
     PANEL_COLS = 4 * CHUNK,
     GEMM_TOKENS = 128,
-    GEMM_TILE = 5,
+    GEMM_TILE = 4,
     GEMM_SMALL = 2
 };
 

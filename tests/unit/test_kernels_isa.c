@@ -93,6 +93,43 @@ static void products_of(kn_isa isa)
         }
 }
 
+/* The largest codes times the largest activations of either sign: the sums of a group must have
+ * room for them. Some activations end in the lowest byte there is. */
+static void fullest_groups_of(kn_isa isa)
+{
+    enum { ROWS = 19, COLS = 1024, N = 23 };
+    static const int counts[] = {1, 2, 5, N};
+    rng r = {16};
+    float *x = malloc(N * COLS * sizeof *x), *got = random_floats(&r, N * ROWS);
+    for (int t = 0; t < N; t++)
+        for (int c = 0; c < COLS; c++)
+            x[t * COLS + c] = (t & 1 ? -1 : 1) * (t % 4 < 2 || c % 32 == 0 ? 1 : 32384 / 32512.0f);
+    for (int f = 0; f < N_FORMATS; f++) {
+        if (all_formats[f].format != KN_AFFINE) continue;
+        test_mat m = random_mat(&r, KN_AFFINE, all_formats[f].bits, all_formats[f].group, KN_F32,
+                                ROWS, COLS);
+        memset((void *)(uintptr_t)m.m.w, 0xff, ROWS * m.m.row_bytes);
+        for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
+            int n = counts[k];
+            product(isa, KN_PRECISION_FAST, got, &m.m, x, COLS, n);
+            for (int i = 0; i < n * ROWS; i++) {
+                float row[COLS];
+                double want = 0, size = 0;
+                kn_dequant_row(&m.m, i % ROWS, row);
+                for (int c = 0; c < COLS; c++) {
+                    double term = (double)row[c] * x[i / ROWS * COLS + c];
+                    want += term, size += fabs(term);
+                }
+                if (fabs(got[i] - want) > 1e-4 * size)
+                    fail_msg("%s, %d bits, group %d, %d vectors: %g, not %g", kn_isa_name(isa),
+                             m.m.bits, m.m.group, n, got[i], want);
+            }
+        }
+        free_mat(&m);
+    }
+    free(x), free(got);
+}
+
 static void batch_is_invisible(kn_isa isa)
 {
     rng r = {13};
@@ -226,6 +263,13 @@ static void products(void **state)
     each_isa(products_of);
 }
 
+static void fullest_groups(void **state)
+{
+    (void)state;
+    each_isa(fullest_groups_of);
+    fullest_groups_of(KN_ISA_PORTABLE);
+}
+
 static void batches(void **state)
 {
     (void)state;
@@ -261,8 +305,9 @@ static void names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names),   cmocka_unit_test(vectors),   cmocka_unit_test(products),
-        cmocka_unit_test(batches), cmocka_unit_test(attention), cmocka_unit_test(recurrences),
+        cmocka_unit_test(names),          cmocka_unit_test(vectors), cmocka_unit_test(products),
+        cmocka_unit_test(fullest_groups), cmocka_unit_test(batches), cmocka_unit_test(attention),
+        cmocka_unit_test(recurrences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,6 +151,7 @@ $(BUILD)/arm64/%: tests/unit/%.c $(ARM_SRC) $(wildcard src/base/*.h src/kernels/
 #: make slow-disk  shows a folder behind a disk of a chosen rate, for benchmarks; needs libfuse3-dev
 slow-disk: $(BUILD)/slow_disk
 $(BUILD)/slow_disk: bench/slow_disk.c
+	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $$(pkg-config --cflags fuse3) -o $@ $< $$(pkg-config --libs fuse3)
 
 #: make fuzz       every harness of fuzz/ under libFuzzer and the address sanitizer, FUZZ_SECONDS=60 each

@@ -6,8 +6,7 @@
  * A read-only FUSE file system (libfuse 3). Reads are served one after the other at that rate, as a
  * disk does: a request waits for those before it, then bytes / rate. What its own copying costs
  * comes out of that time, and is paid by its own threads: give it cores that the engine does not
- * use. The kernel's block throttle would not do: it lets through what a slice of 20 or 100 ms
- * allows at full speed, which is more than a layer reads. */
+ * use. */
 #define FUSE_USE_VERSION 31
 #include <dirent.h>
 #include <errno.h>

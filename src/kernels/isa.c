@@ -85,9 +85,13 @@ bool kn_isa_available(kn_isa isa)
 kn_isa kn_isa_best(void)
 {
     static const kn_isa order[] = {KN_ISA_AVX512, KN_ISA_AVX2_VNNI, KN_ISA_AVX2, KN_ISA_NEON};
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-        if (kn_isa_available(order[i])) return order[i];
-    return KN_ISA_PORTABLE;
+    static _Atomic int known = -1; /* asking the CPU leaves a virtual machine: microseconds */
+    if (known >= 0) return (kn_isa)known;
+    kn_isa best = KN_ISA_PORTABLE;
+    for (size_t i = sizeof order / sizeof *order; i-- > 0;)
+        if (kn_isa_available(order[i])) best = order[i];
+    known = (int)best;
+    return best;
 }
 
 bool kn_isa_parse(const char *name, kn_isa *out)

@@ -14,7 +14,6 @@ typedef struct turned {
 static inline __m128i first_words(const char *p, int n)
 {
     if (n == GROUPS) return _mm_loadu_si128((const __m128i *)(const void *)p);
-    if (n == GROUPS / 2) return _mm_loadl_epi64((const __m128i *)(const void *)p);
     __m128i pairs = _mm_cmpgt_epi32(_mm_set1_epi32(n / 2), _mm_setr_epi32(0, 1, 2, 3));
     __m128i v = _mm_maskload_epi32((const int *)(const void *)p, pairs);
     if (n % 2 == 0) return v;
@@ -84,9 +83,11 @@ static void fetch_scales(const kn_mat *w, int row, int g)
 static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned *out)
 {
     if (g % (2 * GROUPS) == 0) fetch_scales(w, row, g);
-    bool plain = row + ROWS - 1 <= last && w->scale_type == KN_BF16;
-    if (plain && n == GROUPS) turn_some(w, row, last, g, GROUPS, true, out);
-    else if (plain && n == GROUPS / 2) turn_some(w, row, last, g, GROUPS / 2, true, out);
+    /* Groups behind the last are turned too where there is something to read. */
+    size_t end = (size_t)(row + ROWS - 1) * w->scale_row_bytes + (size_t)(g + GROUPS) * 2;
+    bool plain = row + ROWS - 1 <= last && w->scale_type == KN_BF16 &&
+                 end <= (size_t)w->rows * w->scale_row_bytes;
+    if (plain) turn_some(w, row, last, g, GROUPS, true, out);
     else turn_some(w, row, last, g, n, false, out);
 }
 

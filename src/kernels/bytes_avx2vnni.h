@@ -66,9 +66,15 @@ INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, 
     UNROLL for (int i = 0; i < ROWS; i++)
     {
         uint8_t copy[CHUNK];
-        unpack_chunk(whole_chunk(rows[i] + offset, bytes, bits, copy), bits, &even[i], &odd[i]);
+        const uint8_t *p = whole_chunk(rows[i] + offset, bytes, bits, copy);
+        if (bits == 4) even[i] = load_vector(p);
+        else unpack_chunk(p, bits, &even[i], &odd[i]);
     }
     transpose_8x8(even);
+    if (bits == 4) { /* half as much to turn while they are packed */
+        UNROLL for (int i = 0; i < ROWS; i++) split_nibbles(even[i], &out[i], &out[ROWS + i]);
+        return;
+    }
     transpose_8x8(odd);
     UNROLL for (int i = 0; i < ROWS; i++) out[i] = even[i], out[ROWS + i] = odd[i];
 }

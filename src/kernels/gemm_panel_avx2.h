@@ -32,30 +32,31 @@ INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, i
 }
 
 /* Functions of their own: inlined, they leave too few registers to each other. */
-#define PANEL_TILE(name, m, group)                                                                 \
-    static __attribute__((noinline)) void name(panel *p, int t, const panel_x *x, int n_groups)    \
+#define PANEL_TILE(m, group)                                                                       \
+    static __attribute__((noinline)) void panel_##m##_##group(panel *p, int t, const panel_x *x,   \
+                                                              int n_groups)                        \
     {                                                                                              \
         panel_vectors(p, t, m, x, group, n_groups);                                                \
     }
-PANEL_TILE(panel_tile_32, GEMM_TILE, 32)
-PANEL_TILE(panel_tile_64, GEMM_TILE, 64)
-PANEL_TILE(panel_tile_128, GEMM_TILE, 128)
-PANEL_TILE(panel_vector_32, 1, 32)
-PANEL_TILE(panel_vector_64, 1, 64)
-PANEL_TILE(panel_vector_128, 1, 128)
+#define PANEL_TILES(m) PANEL_TILE(m, 32) PANEL_TILE(m, 64) PANEL_TILE(m, 128)
+#define PANEL_NAMES(m) {panel_##m##_32, panel_##m##_64, panel_##m##_128}
+PANEL_TILES(1)
+PANEL_TILES(2)
+PANEL_TILES(3)
+#if GEMM_TILE > 3
+PANEL_TILES(4)
+#endif
 
-static void panel_some(panel *p, int t, int m, const panel_x *x, int group, int n_groups)
-{
-    if (m == GEMM_TILE) {
-        if (group == 32) panel_tile_32(p, t, x, n_groups);
-        else if (group == 64) panel_tile_64(p, t, x, n_groups);
-        else panel_tile_128(p, t, x, n_groups);
-    } else {
-        if (group == 32) panel_vector_32(p, t, x, n_groups);
-        else if (group == 64) panel_vector_64(p, t, x, n_groups);
-        else panel_vector_128(p, t, x, n_groups);
-    }
-}
+/* Of each number of vectors and each group size. */
+typedef void tile_fn(panel *p, int t, const panel_x *x, int n_groups);
+static tile_fn *const tiles[][3] = {
+    PANEL_NAMES(1),
+    PANEL_NAMES(2),
+    PANEL_NAMES(3),
+#if GEMM_TILE > 3
+    PANEL_NAMES(4),
+#endif
+};
 
 /* Columns [c0, c0 + n_cols), all tokens. first: the record of the first token. */
 static void panel_columns(panel *p, const kn_mat *w, const kn_act_layout *layout, const char *first,
@@ -66,7 +67,8 @@ static void panel_columns(panel *p, const kn_mat *w, const kn_act_layout *layout
         const char *record = first + (size_t)t * layout->bytes;
         const char *codes = record + layout->codes + (size_t)(c0 / CHUNK) * X_CHUNK_BYTES;
         panel_x x = {codes, record + g0, record + layout->sum + g0, layout->bytes};
-        m = n_tokens - t >= GEMM_TILE ? GEMM_TILE : 1;
-        panel_some(p, t, m, &x, w->group, n_cols / w->group);
+        int left = n_tokens - t, n_tiles = (left + GEMM_TILE - 1) / GEMM_TILE;
+        m = (left + n_tiles - 1) / n_tiles; /* tiles alike: small ones are slow */
+        tiles[m - 1][w->group / 64](p, t, &x, n_cols / w->group);
     }
 }

@@ -3,7 +3,7 @@
  * Four vectors and two halves of the panel are eight sums; with one register of each half, one of
  * activations and one of products 12 of 16 are in use. */
 
-enum { GEMM_TILE = 4 };
+#define GEMM_TILE 4
 
 /* sum[i][half] += n pairs of the codes at w (the other half of the panel lies behind) times vector
  * i of m, whose codes are `record` bytes apart. m is a constant. */

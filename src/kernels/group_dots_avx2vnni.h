@@ -3,7 +3,7 @@
  * Three vectors, two halves of the panel and two planes are twelve sums; with one register of each
  * half and one of activations 15 of 16 are in use. */
 
-enum { GEMM_TILE = 3 };
+#define GEMM_TILE 3
 
 /* part[i][half * 2 + plane] += n lanes of the codes at w (the other half of the
  * panel lies behind) times vector i of m. m is a constant. */

@@ -1,16 +1,16 @@
 /* integer_avx512.h - integer products (KN_PRECISION_FAST) with VNNI.
  *
  * An activation X is 256 h + m with signed bytes, so one product is two vpdpbusd. Codes
- * are handled in chunks of 128 columns, as two vectors: 32-bit lane l of A holds codes 8 l .. 8 l +
- * 3, of B codes 8 l + 4 .. 8 l + 7, so lane l of (A + B) belongs to columns 8 l .. 8 l + 7 and
- * every group is a run of lanes. An activation chunk is four vectors: A's h and m, and B's. */
+ * are handled in chunks of 128 columns, as two vectors: 32-bit lane l of A holds the even ones of
+ * codes 8 l .. 8 l + 7, of B the odd ones, so lane l of (A + B) belongs to columns 8 l .. 8 l + 7
+ * and every group is a run of lanes; four-bit codes are only shifted and masked. An activation
+ * chunk is four vectors: A's h and m, and B's. */
 
 enum { CHUNK = 128, X_CHUNK_BYTES = 2 * CHUNK, X_PLANE_BYTES = 2 * 64, ROWS = 16 };
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
-    /* The four bytes of columns 0-3 and 8-11 in front, those of 4-7 and 12-15 behind. */
-    const __m128i planes = _mm_setr_epi8(0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
+    const __m128i planes = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     for (int i = 0; i < n; i += 16) {
         int c = c0 + i;
         char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES + c % CHUNK / 2;
@@ -29,32 +29,55 @@ static void store_codes(char *dst, int c0, const float *codes, int n)
 #include "kernels/body_act.h"
 
 /* How to take 128 codes of one width apart: bytes are brought into the quadword that needs them,
- * then shifted. Up to four bits, sixteen codes fit a quadword and both vectors begin from it. */
+ * then shifted. Up to four bits, sixteen codes fit a quadword and both vectors begin from it. Five
+ * and six are taken as they lie, four and four, and parted by parity afterwards. */
 typedef struct unpacker {
-    __m512i bytes_a, bytes_b, shifts_a, shifts_b, mask;
+    __m512i bytes_a, bytes_b, shifts_a, shifts_b, mask, even, odd;
 } unpacker;
 
-/* Byte j of quadword i becomes code 16 i + 4 plane + 8 (j / 4) + j % 4. Wide codes take the four
- * bytes of each half on their own. All quadwords are alike, 2 bits bytes apart. */
+static inline bool as_they_lie(int bits)
+{
+    return bits == 5 || bits == 6;
+}
+
+/* Byte j of quadword i becomes code 16 i + code_at(bits, plane, j). */
+static inline int code_at(int bits, int plane, int j)
+{
+    int lane = 8 * (j / 4), k = j % 4;
+    return as_they_lie(bits) ? lane + 4 * plane + k : lane + plane + 2 * k;
+}
+
+/* All quadwords are alike, 2 bits bytes apart. */
 static unpacker unpacker_of(int bits)
 {
-    uint64_t bytes[2] = {0}, shifts[2] = {0};
-    int run = bits > 4 ? 4 : 8;
+    uint64_t bytes[2] = {0}, shifts[2] = {0}, even = 0;
     for (int plane = 0; plane < 2; plane++)
         for (int j = 0; j < 8; j++) {
-            int bit = (4 * plane + 8 * (j / 4) + j % 4) * bits;
-            int first = run == 4 ? (4 * plane + 8 * (j / 4)) * bits / 8 : 0;
-            bytes[plane] |= (uint64_t)(first + j % run) << 8 * j;
-            shifts[plane] |= (uint64_t)(8 * (j - j % run) + bit - 8 * first) << 8 * j;
+            int bit = code_at(bits, plane, j) * bits, first = 0, byte = j;
+            if (as_they_lie(bits)) {
+                first = code_at(bits, plane, j - j % 4) * bits / 8;
+                byte = first + j % 4;
+            } else if (bits == 8) {
+                byte = bit / 8;
+            }
+            int begin = as_they_lie(bits) ? 8 * (j - j % 4) : 0; /* of `first` in the quadword */
+            bytes[plane] |= (uint64_t)byte << 8 * j;
+            shifts[plane] |= (uint64_t)((begin + bit - 8 * first) & 63) << 8 * j;
         }
+    for (int j = 0; j < 8; j++) /* of A or, with bit 6, of B */
+        even |= (uint64_t)(j - j % 4 + 2 * (j % 2) + (j % 4 > 1 ? 64 : 0)) << 8 * j;
     __m512i quadword = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
     __m512i step = _mm512_set1_epi64((long long)(2 * (uint64_t)bits * 0x0101010101010101));
     __m512i begin = _mm512_mullo_epi64(quadword, step);
+    __m512i lanes = _mm512_mullo_epi64(quadword, _mm512_set1_epi64(0x0808080808080808));
+    __m512i first = _mm512_add_epi64(lanes, _mm512_set1_epi64((long long)even));
     return (unpacker){_mm512_add_epi64(begin, _mm512_set1_epi64((long long)bytes[0])),
                       _mm512_add_epi64(begin, _mm512_set1_epi64((long long)bytes[1])),
                       _mm512_set1_epi64((long long)shifts[0]),
                       _mm512_set1_epi64((long long)shifts[1]),
-                      _mm512_set1_epi8((char)((1 << bits) - 1))};
+                      _mm512_set1_epi8((char)((1 << bits) - 1)),
+                      first,
+                      _mm512_add_epi8(first, _mm512_set1_epi8(1))};
 }
 
 /* Which of a chunk's 16 * bits bytes are there; the others count as zero. */
@@ -73,21 +96,35 @@ static inline present present_of(int bytes, int bits)
     return (present){first_bytes(bytes), first_bytes(bytes > 64 ? bytes - 64 : 0)};
 }
 
+/* Two four-bit codes a byte as a byte each. */
+INLINE void split_nibbles(__m512i v, __m512i *a, __m512i *b)
+{
+    __m512i mask = _mm512_set1_epi8(15);
+    *a = _mm512_and_si512(v, mask);
+    *b = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
+}
+
 /* BITS is a constant. */
 INLINE void unpack_chunk(const uint8_t *p, present there, int bits, const unpacker *u, __m512i *a,
                          __m512i *b)
 {
     __m512i v = _mm512_maskz_loadu_epi8(there.first, p);
-    if (bits <= 4) {
-        *a = *b = bits == 4 ? v : _mm512_permutexvar_epi8(u->bytes_a, v);
+    if (bits == 4) {
+        split_nibbles(v, a, b);
+        return;
+    }
+    if (bits < 4) {
+        *a = *b = _mm512_permutexvar_epi8(u->bytes_a, v);
     } else {
         __m512i w = _mm512_maskz_loadu_epi8(there.second, p + 64);
         *a = _mm512_permutex2var_epi8(v, u->bytes_a, w);
         *b = _mm512_permutex2var_epi8(v, u->bytes_b, w);
     }
     if (bits == 8) return;
-    *a = _mm512_and_si512(_mm512_multishift_epi64_epi8(u->shifts_a, *a), u->mask);
+    v = _mm512_and_si512(_mm512_multishift_epi64_epi8(u->shifts_a, *a), u->mask);
     *b = _mm512_and_si512(_mm512_multishift_epi64_epi8(u->shifts_b, *b), u->mask);
+    *a = as_they_lie(bits) ? _mm512_permutex2var_epi8(v, u->even, *b) : v;
+    *b = as_they_lie(bits) ? _mm512_permutex2var_epi8(v, u->odd, *b) : *b;
 }
 
 /* --- scales, turned so that a vector holds one group of sixteen rows ---------------------------

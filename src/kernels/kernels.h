@@ -111,7 +111,7 @@ void kn_matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int 
                int t0, int t1);
 
 /* A good number of rows a task: multiples of this keep cache lines and vector blocks whole. */
-enum { KN_ROW_BLOCK = 16 };
+enum { KN_ROW_BLOCK = 32 };
 
 /* --- vectors (float32, fixed order as above) -------------------------------------------------- */
 

@@ -22,8 +22,6 @@ enum { TILE_TOKENS = 6, MATVEC_TOKENS = 2 };
 
 #include "kernels/integer_avx512.h"
 
-#include "kernels/small_avx512.h"
-
 #include "kernels/gemm_avx512.h"
 
 static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
@@ -32,8 +30,6 @@ static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, 
     bool whole_lanes = w->format != KN_F8_BLOCK || w->cols % 16 == 0;
     if (kn_is_integer_product(a, w) && t1 - t0 == 1) {
         matvec_integer(y, y_stride, w, a, row0, row1, t0, t1);
-    } else if (kn_is_integer_product(a, w) && t1 - t0 <= small_batch(w)) {
-        small_integer(y, y_stride, w, a, row0, row1, t0, t1);
     } else if (kn_is_integer_product(a, w)) {
         gemm_integer(y, y_stride, w, a, row0, row1, t0, t1);
     } else if (t1 - t0 <= MATVEC_TOKENS && whole_lanes) {

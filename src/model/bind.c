@@ -2,7 +2,9 @@
 #include "model/inside.h"
 
 #include "base/mem.h"
+#include "base/pool.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -121,6 +123,7 @@ fm_status md_bind(md_model *m, fm_error *err)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* One of the threads that load. */
 typedef struct loader {
     md_model *m;
     unsigned char *scratch; /* for re-ordering rows */
@@ -254,6 +257,50 @@ static fm_status load_expert_bias(loader *l, const md_binding *b)
     return md_load_expert_bias(l->m, b, at, l->err);
 }
 
+static fm_status load_binding(loader *l, md_binding *b)
+{
+    return b->spec->kind == MD_VECTOR    ? load_vector(l, b)
+           : b->spec->kind == MD_EXPERTS ? load_expert_bias(l, b)
+                                         : load_matrix(l, b);
+}
+
+/* While one thread waits for the disk, another copies and looks for numbers that are none. */
+enum { LOADERS = 4 };
+
+typedef struct loading {
+    md_model *m;
+    loader loader[LOADERS];
+    md_progress_fn *progress;
+    void *progress_arg;
+    _Atomic size_t done;
+    pthread_mutex_t lock;
+    _Atomic int failed; /* the first binding, in their order, that could not be loaded */
+    fm_status status;
+    fm_error err;
+} loading;
+
+static void load_one(void *arg, int index, int worker)
+{
+    loading *all = arg;
+    if (index > all->failed) return;
+    loader *l = &all->loader[worker];
+    md_binding *b = &all->m->bindings[index];
+    fm_error why;
+    l->m = all->m;
+    l->err = &why;
+    fm_status status = load_binding(l, b);
+    size_t done = (all->done += b->bytes);
+    if (all->progress && worker == 0) all->progress(all->progress_arg, done, all->m->arena_bytes);
+    if (!status) return;
+    pthread_mutex_lock(&all->lock);
+    if (index < all->failed) {
+        all->failed = index;
+        all->status = status;
+        all->err = why;
+    }
+    pthread_mutex_unlock(&all->lock);
+}
+
 fm_status md_load(md_model *m, md_progress_fn *progress, void *arg, fm_error *err)
 {
     if (!m->store)
@@ -261,17 +308,21 @@ fm_status md_load(md_model *m, md_progress_fn *progress, void *arg, fm_error *er
     if (m->loaded) return FM_OK;
     if (!m->arena) m->arena = bs_pages_alloc(m->arena_bytes);
     if (!m->arena) return fm_fail_nomem(err, "loading the resident weights");
-    loader l = {.m = m, .err = err};
-    fm_status status = FM_OK;
-    for (size_t i = 0; i < m->n_bindings && !status; i++) {
-        md_binding *b = &m->bindings[i];
-        status = b->spec->kind == MD_VECTOR    ? load_vector(&l, b)
-                 : b->spec->kind == MD_EXPERTS ? load_expert_bias(&l, b)
-                                               : load_matrix(&l, b);
-        if (progress) progress(arg, b->offset + b->bytes, m->arena_bytes);
-    }
-    bs_pages_free(l.scratch, l.scratch_bytes);
+    loading all = {.m = m,
+                   .progress = progress,
+                   .progress_arg = arg,
+                   .lock = PTHREAD_MUTEX_INITIALIZER,
+                   .failed = (int)m->n_bindings};
+    bs_pool *pool = NULL;
+    fm_status status = bs_pool_create(LOADERS, &pool, err);
     if (status) return status;
+    bs_pool_run(pool, load_one, &all, (int)m->n_bindings);
+    bs_pool_destroy(pool);
+    for (int i = 0; i < LOADERS; i++)
+        bs_pages_free(all.loader[i].scratch, all.loader[i].scratch_bytes);
+    pthread_mutex_destroy(&all.lock);
+    if (all.status && err) *err = all.err;
+    if (all.status) return all.status;
     if (m->layout.tied) m->globals.mat[MD_HEAD] = m->globals.mat[MD_EMBED];
     m->loaded = true;
     if (progress) progress(arg, m->arena_bytes, m->arena_bytes);

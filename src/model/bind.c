@@ -176,24 +176,44 @@ static void place_parts(md_model *m, const md_binding *b, const float *bias)
     }
 }
 
+enum { AT_ONCE = 1024 }; /* values that are looked at without a branch, several at a time */
+
+/* Is an exponent all ones (infinite, or not a number)? */
+static bool any_infinite_16(const unsigned char *p, size_t n, uint16_t exponent)
+{
+    for (size_t i = 0; i < n; i += AT_ONCE) {
+        uint16_t v[AT_ONCE] = {0}, found = 0;
+        memcpy(v, p + i * sizeof *v, (n - i < AT_ONCE ? n - i : AT_ONCE) * sizeof *v);
+        for (int k = 0; k < AT_ONCE; k++) found |= (v[k] & exponent) == exponent;
+        if (found) return true;
+    }
+    return false;
+}
+
+static bool any_infinite_32(const unsigned char *p, size_t n, uint32_t exponent)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t v;
+        memcpy(&v, p + i * sizeof v, sizeof v);
+        if ((v & exponent) == exponent) return true;
+    }
+    return false;
+}
+
 static fm_status check_scales(const md_binding *b, fm_error *err)
 {
     const kn_mat *m = &b->m.shape;
     if (m->format != KN_AFFINE && m->format != KN_F8_BLOCK) return FM_OK;
-    size_t n = scale_bytes(b) / (m->scale_type == KN_F32 ? 4 : 2);
     const void *both[2] = {m->scales, m->biases};
-    for (int k = 0; k < 2; k++)
-        for (size_t i = 0; both[k] && i < n; i++) {
-            uint32_t bits = 0;
-            memcpy(&bits, (const char *)both[k] + i * (m->scale_type == KN_F32 ? 4 : 2),
-                   m->scale_type == KN_F32 ? 4 : 2);
-            uint32_t exponent = m->scale_type == KN_F32   ? 0x7f800000u
-                                : m->scale_type == KN_F16 ? 0x7c00u
-                                                          : 0x7f80u;
-            if ((bits & exponent) == exponent)
-                return fm_fail(err, FM_E_NUMERIC, "%s: a scale is not a finite number",
-                               b->spec->name);
-        }
+    for (int k = 0; k < 2; k++) {
+        if (!both[k]) continue;
+        bool bad = m->scale_type == KN_F32
+                       ? any_infinite_32(both[k], scale_bytes(b) / 4, 0x7f800000)
+                       : any_infinite_16(both[k], scale_bytes(b) / 2,
+                                         m->scale_type == KN_F16 ? 0x7c00 : 0x7f80);
+        if (bad)
+            return fm_fail(err, FM_E_NUMERIC, "%s: a scale is not a finite number", b->spec->name);
+    }
     return FM_OK;
 }
 

@@ -47,7 +47,9 @@ static uint64_t read_direct(const char *path, uint64_t offset, uint64_t n, char 
 {
     uint64_t done = 0;
     int fd = open_direct(path);
-    char *bounce = fd < 0 ? NULL : bs_pages_alloc(BOUNCE);
+    /* From the heap, which hands out the same pages again: fresh ones would be cleared each time. */
+    char *memory = fd < 0 ? NULL : bs_malloc(BOUNCE + ALIGN);
+    char *bounce = memory ? memory + (ALIGN - (uintptr_t)memory % ALIGN) : NULL;
     while (bounce && done < n) {
         uint64_t at = offset + done, skip = at % ALIGN;
         uint64_t want = skip + (n - done);
@@ -60,7 +62,7 @@ static uint64_t read_direct(const char *path, uint64_t offset, uint64_t n, char 
         memcpy(dst + done, bounce + skip, (size_t)useful);
         done += useful;
     }
-    if (bounce) bs_pages_free(bounce, BOUNCE);
+    bs_free(memory);
     if (fd >= 0) close(fd);
     return done;
 }

@@ -2,9 +2,9 @@
  * thread of ours in between.
  *
  * Everything happens in the calling thread: submit queues, poll and wait_any look at completions
- * and start what waits, all of it in one call of the kernel. Hinted jobs start only while no
- * demanded one is queued or flying, and few at a time: many would share the disk's rate and all
- * land late, with the demand that comes next behind them. A read is named to the kernel by its
+ * and start what waits, all of it in one call of the kernel. Few fly at a time: many would share
+ * the disk's rate and all land late together, and nothing could be computed meanwhile. Hinted jobs
+ * start only while no demanded one is queued or flying. A read is named to the kernel by its
  * job's address plus its index (jobs are aligned to 16, a job has fewer reads). Registered buffers
  * are left out on purpose: docs/FINDINGS.md. */
 #include "experts/reader_backend.h"
@@ -26,9 +26,9 @@
 
 enum { ENTRIES = 256, DEFAULT_DEPTH = 64 };
 
-/* Hinted reads in flight: as many bytes as keep a fast disk busy, but never one read alone, after
- * which the disk would rest until we look. */
-enum { FEWEST_HINTS = 2, HINT_BYTES = 4 << 20 };
+/* Reads in flight: as many bytes as keep a fast disk busy until we look again, but never one read
+ * alone, after which it would rest. Hints make way sooner. */
+enum { FEWEST = 2, DEMAND_BYTES = 8 << 20, HINT_BYTES = 4 << 20 };
 
 typedef struct ring {
     xp_reader *reader;
@@ -36,8 +36,8 @@ typedef struct ring {
     xp_queue demand, hints;
     int depth;
     int flying, flying_hints; /* reads in the kernel */
-    size_t hint_bytes;        /* of flying_hints */
-    int active;               /* jobs not finished */
+    size_t flying_bytes;
+    int active; /* jobs not finished */
 } ring;
 
 _Static_assert(XP_MAX_READS < 16, "a read's index must fit into the low bits of its job's address");
@@ -53,13 +53,15 @@ static bool start_read(ring *r, xp_job *job, int index)
     if (job->untouched) sqe->flags |= IOSQE_ASYNC;
     io_uring_sqe_set_data64(sqe, (uint64_t)(uintptr_t)job | (uint64_t)index);
     r->flying++;
-    if (job->hint) r->flying_hints++, r->hint_bytes += n.bytes;
+    r->flying_bytes += n.bytes;
+    if (job->hint) r->flying_hints++;
     return true;
 }
 
-static bool may_hint(const ring *r)
+static bool may_start(const ring *r, bool hint)
 {
-    return r->flying == r->flying_hints && (r->flying < FEWEST_HINTS || r->hint_bytes < HINT_BYTES);
+    if (hint && r->flying != r->flying_hints) return false;
+    return r->flying < FEWEST || r->flying_bytes < (hint ? HINT_BYTES : DEMAND_BYTES);
 }
 
 static void start_queued(ring *r)
@@ -68,7 +70,7 @@ static void start_queued(ring *r)
         bool demand = r->demand.first != NULL;
         xp_queue *q = demand ? &r->demand : &r->hints;
         xp_job *job = q->first;
-        if (!job || (!demand && !may_hint(r))) break;
+        if (!job || !may_start(r, !demand)) break;
         if (!start_read(r, job, job->started)) break;
         if (++job->started == job->n_reads) xp_queue_remove(q, job);
     }
@@ -98,8 +100,8 @@ static void reap(ring *r)
         bool again;
         fm_error error;
         r->flying--;
-        if (job->hint)
-            r->flying_hints--, r->hint_bytes -= xp_reader_next(r->reader, job, index).bytes;
+        r->flying_bytes -= xp_reader_next(r->reader, job, index).bytes;
+        if (job->hint) r->flying_hints--;
         bool complete = xp_reader_account(r->reader, job, index, result, &again, &error);
         /* Room is certain: this read's own entry has just become free. */
         if (again) start_read(r, job, index);

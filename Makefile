@@ -49,7 +49,7 @@ PROG     := $(BUILD)/flash-moe
 TEST_SRC := $(wildcard tests/unit/test_*.c)
 TEST_BIN := $(TEST_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 
-.PHONY: all help deps run check check-only check-asan check-tsan check-agent check-clients check-arm64 slow-disk fuzz fuzz-only man \
+.PHONY: all help deps run check check-only check-asan check-tsan check-agent check-clients check-arm64 check-simulated slow-disk fuzz fuzz-only man \
         install uninstall clean format
 all: $(PROG) $(SHARED)
 
@@ -147,6 +147,10 @@ check-arm64: $(BUILD)/arm64/test_kernels $(BUILD)/arm64/test_kernels_isa
 $(BUILD)/arm64/%: tests/unit/%.c $(ARM_SRC) $(wildcard src/base/*.h src/kernels/*.h tests/unit/*.h)
 	@mkdir -p $(@D)
 	$(ARM_CC) -static -Itests/arm64 -Isrc -Iinclude $(CFLAGS) -o $@ $< $(ARM_SRC) -lm
+
+#: make check-simulated  the kernel tests of AVX-512 and AVX-VNNI in software; needs libsimde-dev
+check-simulated: $(LIB)
+	@CC="$(CC)" tests/simulated/run.sh $(BUILD)
 
 #: make slow-disk  shows a folder behind a disk of a chosen rate, for benchmarks; needs libfuse3-dev
 slow-disk: $(BUILD)/slow_disk

@@ -33,7 +33,7 @@ enum { TILE_TOKENS = 3 };
 #include "kernels/gemm_avx2.h"
 
 /* Up to MATVEC_TOKENS vectors are multiplied one by one. */
-enum { MATVEC_TOKENS = 5 };
+enum { MATVEC_TOKENS = 4 };
 
 static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
                    int t0, int t1)

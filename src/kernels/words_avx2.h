@@ -2,9 +2,14 @@
  *
  * vpmaddubsw multiplies bytes, but its sums of two products must fit 16 bits: only those of
  * four-bit codes are sure to. For all other widths, and for many vectors, activations are kept a
- * second time, as words in natural order behind the bytes of their chunk. */
+ * second time, as words behind the bytes of their chunk. Of eight columns those lie side by side
+ * that are four apart (0 4 1 5 2 6 3 7): so two masked codes of four bits make a pair of words. */
 
 enum { X_WORDS = X_BYTES, X_CHUNK_BYTES = X_WORDS + 2 * CHUNK, CHUNK_VECTORS = CHUNK / 2 };
+
+/* Where the words of eight columns come from; the same of bytes, twice. */
+#define PAIRED_WORDS 0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15
+#define PAIRED_BYTES 0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
@@ -12,6 +17,7 @@ static void store_codes(char *dst, int c0, const float *codes, int n)
         int c = c0 + i, in_chunk = c % CHUNK;
         char *at = dst + (size_t)(c / CHUNK) * X_CHUNK_BYTES;
         __m256i words = store_planes(at, in_chunk, v_load(codes + i));
+        words = _mm256_shuffle_epi8(words, _mm256_setr_epi8(PAIRED_WORDS, PAIRED_WORDS));
         _mm256_storeu_si256((__m256i *)(void *)(at + X_WORDS + 2 * in_chunk), words);
     }
 }
@@ -29,7 +35,7 @@ INLINE void unpack_words(const uint8_t *p, int bits, __m256i *v)
             uint64_t hi = eight_codes(p + (2 * j + 1) * bits, bits);
             b = _mm_set_epi64x((long long)hi, (long long)lo);
         }
-        v[j] = _mm256_cvtepu8_epi16(b);
+        v[j] = _mm256_cvtepu8_epi16(_mm_shuffle_epi8(b, _mm_setr_epi8(PAIRED_BYTES)));
     }
 }
 
@@ -70,16 +76,11 @@ INLINE __m256i row_sum(const uint8_t *codes, int bits, int group, const __m256i 
     return word_sums(v, x, group);
 }
 
-/* Bytes of four even columns and of the four odd ones between them, as four pairs of words. */
-INLINE void spread_pairs(__m256i even, __m256i odd, __m256i *out)
+/* Eight codes of four bits as four pairs of words. */
+INLINE void spread_pairs(__m256i v, __m256i *out)
 {
-    const __m256i low = _mm256_set1_epi16(0xff);
-    __m256i e04 = _mm256_and_si256(even, low), e26 = _mm256_srli_epi16(even, 8);
-    __m256i o15 = _mm256_and_si256(odd, low), o37 = _mm256_srli_epi16(odd, 8);
-    out[0] = _mm256_blend_epi16(e04, _mm256_slli_epi32(o15, 16), 0xaa);
-    out[1] = _mm256_blend_epi16(e26, _mm256_slli_epi32(o37, 16), 0xaa);
-    out[2] = _mm256_blend_epi16(_mm256_srli_epi32(e04, 16), o15, 0xaa);
-    out[3] = _mm256_blend_epi16(_mm256_srli_epi32(e26, 16), o37, 0xaa);
+    const __m256i mask = _mm256_set1_epi32(0x000f000f);
+    UNROLL for (int k = 0; k < 4; k++) out[k] = _mm256_and_si256(_mm256_srli_epi32(v, 4 * k), mask);
 }
 
 /* A chunk of eight rows in a panel (panel_avx2.h): pairs of words. */
@@ -93,16 +94,12 @@ INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, 
         else unpack_words(p, bits, v[i]);
     }
     for (int j = 0; j < (bits == 4 ? 1 : 4); j++) {
-        __m256i turned[ROWS], even, odd;
+        __m256i turned[ROWS];
         for (int i = 0; i < ROWS; i++) turned[i] = v[i][j];
         transpose_8x8(turned);
         for (int i = 0; i < ROWS; i++) {
-            if (bits == 4) {
-                split_nibbles(turned[i], &even, &odd);
-                spread_pairs(even, odd, out + 4 * i);
-            } else {
-                out[8 * j + i] = turned[i];
-            }
+            if (bits == 4) spread_pairs(turned[i], out + 4 * i);
+            else out[8 * j + i] = turned[i];
         }
     }
 }

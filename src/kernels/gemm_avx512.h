@@ -1,9 +1,10 @@
 /* gemm_avx512.h - integer products of many vectors.
  *
  * Codes of 32 rows and 512 columns are turned once into a panel in which a register holds four
- * neighbouring columns of sixteen rows, so that a group's sum is complete in its lane and nothing
- * is added across lanes. A panel serves up to GEMM_TOKENS vectors. The sums and the one rounding
- * step a group (add_group) are those of the matrix-vector kernel, in the same order. */
+ * columns of sixteen rows, the even or the odd ones of eight, so that a group's sum is complete in
+ * its lane and nothing is added across lanes. A panel serves up to GEMM_TOKENS vectors. The sums
+ * and the one rounding step a group (add_group) are those of the matrix-vector kernel, in the same
+ * order. */
 
 enum { PANEL_ROWS = 2 * ROWS, PANEL_COLS = 4 * CHUNK, GEMM_TOKENS = 128, GEMM_TILE = 5 };
 

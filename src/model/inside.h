@@ -36,6 +36,8 @@ typedef struct md_binding {
     ts_matrix m;                 /* matrices */
     const ts_tensor *bias, *vec; /* float tensors */
     size_t offset, bytes;        /* in the arena */
+    size_t codes, scales;        /* a matrix's room in there: codes, scales, biases, bias */
+    size_t floats;               /* of the bias or the vector */
 } md_binding;
 
 enum { MD_MAX_NOTES = 8 };

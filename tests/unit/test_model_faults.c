@@ -215,13 +215,34 @@ static void numbers_that_are_none(void **unused)
     tear_down(&w);
 }
 
+/* Several threads load; the message is that of the first bad tensor, as if one did. */
+static void the_first_bad_tensor_is_named(void **unused)
+{
+    (void)unused;
+    static const char *const bad[] = {"model.embed_tokens.biases", "model.norm.weight",
+                                      "model.layers.0.input_layernorm.weight",
+                                      "model.layers.1.input_layernorm.weight"};
+    world w;
+    set_up(&w, "mlx_qwen3_moe");
+    rig g;
+    assert_int_equal(open_rig(&w, &g, NULL), FM_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) poison(&w, g.model, bad[i]);
+    close_rig(&g);
+    for (int i = 0; i < 200; i++) {
+        fm_error err = {0};
+        assert_int_equal(open_rig(&w, &g, &err), FM_E_NUMERIC);
+        assert_non_null(strstr(err.message, "model.embed_tokens"));
+        close_rig(&g);
+    }
+    tear_down(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_allocation_may_fail),
-        cmocka_unit_test(a_file_that_shrinks),
-        cmocka_unit_test(a_recurrent_state_is_reset),
-        cmocka_unit_test(numbers_that_are_none),
+        cmocka_unit_test(every_allocation_may_fail),     cmocka_unit_test(a_file_that_shrinks),
+        cmocka_unit_test(a_recurrent_state_is_reset),    cmocka_unit_test(numbers_that_are_none),
+        cmocka_unit_test(the_first_bad_tensor_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

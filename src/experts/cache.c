@@ -145,7 +145,7 @@ void xp_begin_step(xp_cache *c, int tokens, bool prefill)
     c->idle = tokens > 0 && reads == c->reads_before;
     c->reads_before = reads;
     xp_res_begin_step(c->residency, tokens, prefill);
-    if (xp_preload_pending(c)) xp_fill_step(c);
+    if (xp_preload_pending(c)) xp_fill_step(c, 0);
 }
 
 static fm_status check_request(const xp_cache *c, int layer, const int *experts, int n,
@@ -304,7 +304,7 @@ void xp_release(xp_cache *c, xp_ticket *tickets, int n)
             c->slots[s].loaded = false;
         }
     }
-    if (xp_preload_pending(c)) xp_fill_step(c);
+    if (n && xp_preload_pending(c)) xp_fill_step(c, (tickets[0].layer + 1) % c->source.n_layers);
 }
 
 bool xp_is_resident(const xp_cache *c, int layer, int expert)

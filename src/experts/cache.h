@@ -21,14 +21,15 @@ typedef struct xp_slot {
     bool guess;   /* read because of a hint, not asked for yet */
 } xp_slot;
 
-/* Experts to be read into empty slots when no demand waits (xp_preload). */
-typedef struct xp_fill {
-    int layer, expert;
-} xp_fill;
+/* Experts of a layer to be read into empty slots when no demand waits (xp_preload). */
+typedef struct xp_fill_list {
+    int *experts; /* [n], of which those before `next` are done with */
+    int n, next, capacity;
+} xp_fill_list;
 
 typedef struct xp_fills {
-    xp_fill *queue; /* [n], of which those before `next` are done with */
-    int n, next, capacity;
+    xp_fill_list *lists;      /* [n_layers]; NULL before anything was wanted */
+    int left;                 /* in all lists */
     int flying[XP_MAX_FILLS]; /* slots being read */
     int n_flying;
 } xp_fills;
@@ -77,8 +78,9 @@ void xp_settle(xp_cache *cache, int slot);
 /* Stop or await the slot's read. */
 void xp_finish_read(xp_cache *cache, int slot);
 
-/* fill.c: start what may be started now; give all back. */
-void xp_fill_step(xp_cache *cache);
+/* fill.c: start what may be started now, for the layer that is computed next and those behind it;
+ * give all back. */
+void xp_fill_step(xp_cache *cache, int next_layer);
 void xp_fill_close(xp_cache *cache);
 
 /* fixed.c: xp_acquire while the set is fixed; give all back. */

@@ -6,14 +6,14 @@
 
 #include <string.h>
 
-static bool grow(xp_fills *f, int more)
+static bool grow(xp_fill_list *list, int more)
 {
-    if (f->n + more <= f->capacity) return true;
-    int capacity = 2 * (f->n + more);
-    xp_fill *queue = bs_realloc(f->queue, (size_t)capacity, sizeof *queue);
-    if (!queue) return false;
-    f->queue = queue;
-    f->capacity = capacity;
+    if (list->n + more <= list->capacity) return true;
+    int capacity = 2 * (list->n + more);
+    int *experts = bs_realloc(list->experts, (size_t)capacity, sizeof *experts);
+    if (!experts) return false;
+    list->experts = experts;
+    list->capacity = capacity;
     return true;
 }
 
@@ -21,14 +21,17 @@ fm_status xp_preload(xp_cache *c, int layer, const int *experts, int n, fm_error
 {
     xp_fills *f = &c->fills;
     if (c->lazy) return FM_OK; /* nothing stays */
-    if (!grow(f, n)) return fm_fail_nomem(err, "preloading experts");
-    for (int i = 0; i < n; i++) f->queue[f->n++] = (xp_fill){layer, experts[i]};
+    if (!f->lists) f->lists = bs_calloc((size_t)c->source.n_layers, sizeof *f->lists);
+    if (!f->lists || !grow(&f->lists[layer], n)) return fm_fail_nomem(err, "preloading experts");
+    xp_fill_list *list = &f->lists[layer];
+    for (int i = 0; i < n; i++) list->experts[list->n++] = experts[i];
+    f->left += n;
     return FM_OK;
 }
 
 int xp_preload_pending(const xp_cache *c)
 {
-    return c->fills.n - c->fills.next + c->fills.n_flying;
+    return c->fills.left + c->fills.n_flying;
 }
 
 static void forget_finished(xp_cache *c)
@@ -42,19 +45,30 @@ static void forget_finished(xp_cache *c)
     f->n_flying = flying;
 }
 
-void xp_fill_step(xp_cache *c)
+/* The next expert of the nearest layer ahead that still wants some. */
+static int take_next(xp_fills *f, int layer, int n_layers, int *expert)
+{
+    while (f->lists[layer].next == f->lists[layer].n) layer = (layer + 1) % n_layers;
+    xp_fill_list *list = &f->lists[layer];
+    *expert = list->experts[list->next++];
+    if (list->next == list->n) list->next = list->n = 0;
+    f->left--;
+    return layer;
+}
+
+void xp_fill_step(xp_cache *c, int next_layer)
 {
     xp_fills *f = &c->fills;
     forget_finished(c);
-    while (f->n_flying < XP_MAX_FILLS && f->next < f->n) {
-        xp_fill want = f->queue[f->next++];
-        int s = xp_res_place(c->residency, want.layer, want.expert, false);
+    while (f->n_flying < XP_MAX_FILLS && f->left) {
+        int expert, layer = take_next(f, next_layer, c->source.n_layers, &expert);
+        int s = xp_res_place(c->residency, layer, expert, false);
         if (s < 0) continue; /* there already, or the layer is full */
-        xp_read_into(c, s, want.layer, want.expert, true);
+        xp_read_into(c, s, layer, expert, true);
         c->slots[s].guess = false; /* meant to stay */
         f->flying[f->n_flying++] = s;
     }
-    if (f->next == f->n) f->next = f->n = 0;
+    xp_reader_poll(c->reader);
 }
 
 /* A failed preload is not an error of the model: the slot is given back, and demand would meet the
@@ -64,7 +78,7 @@ fm_status xp_preload_finish(xp_cache *c, fm_error *err)
     xp_fills *f = &c->fills;
     fm_status status = FM_OK;
     while (xp_preload_pending(c)) {
-        xp_fill_step(c);
+        xp_fill_step(c, 0);
         for (int i = 0; i < f->n_flying; i++) {
             int s = f->flying[i], layer, expert;
             xp_job *job = c->slots[s].job;
@@ -84,7 +98,9 @@ fm_status xp_preload_finish(xp_cache *c, fm_error *err)
 
 void xp_fill_close(xp_cache *c)
 {
-    bs_free(c->fills.queue);
+    for (int l = 0; c->fills.lists && l < c->source.n_layers; l++)
+        bs_free(c->fills.lists[l].experts);
+    bs_free(c->fills.lists);
 }
 
 int xp_pin(xp_cache *c, int layer, const int *experts, int n)

@@ -12,9 +12,9 @@
 
 /* --- filling and keeping ---------------------------------------------------------------------- */
 
-/* Ask that these experts be read into empty slots, the first ones first, when no demand waits.
- * Never evicts. Reads go on from xp_begin_step to xp_begin_step; xp_preload_finish waits for all.
- */
+/* Ask that these experts be read into empty slots, the first ones first, when no demand waits;
+ * those of the layer that is computed next before those of others, so that what is read is of use
+ * soon. Never evicts. Reads go on from step to step; xp_preload_finish waits for all. */
 fm_status xp_preload(xp_cache *cache, int layer, const int *experts, int n, fm_error *err);
 fm_status xp_preload_finish(xp_cache *cache, fm_error *err);
 int xp_preload_pending(const xp_cache *cache);

@@ -70,6 +70,38 @@ static void preload_goes_on_in_the_background(void **state)
     xp_close(c);
 }
 
+static int begun(const xp_cache *c, int layer, const int *experts, int n)
+{
+    int found = 0;
+    for (int i = 0; i < n; i++)
+        found += xp_is_resident(c, layer, experts[i]) || xp_is_coming(c, layer, experts[i]);
+    return found;
+}
+
+/* What is read ahead is of use soon: the layer that comes next goes first, its best experts first.
+ */
+static void preload_begins_with_the_next_layer(void **state)
+{
+    enum { THIS = LAYERS - 2, NEXT, N = 12 };
+    const world *w = *state;
+    xp_cache *c = open_cache(w, EXPERTS, XP_LFRU);
+    static const int now[2] = {0, 1}, wanted[N] = {15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4};
+    for (int l = 0; l < LAYERS; l++) assert_int_equal(xp_preload(c, l, wanted, N, NULL), 0);
+    do { /* each release looks again; the next layer being through, they begin anew with the first
+          */
+        int index = 0;
+        xp_ticket t[2];
+        assert_int_equal(xp_acquire(c, THIS, now, NULL, 2, t, NULL), 0);
+        while (index >= 0) assert_int_equal(xp_wait(c, t, 2, &index, NULL), 0);
+        xp_release(c, t, 2);
+        assert_int_equal(begun(c, NEXT, wanted, 1), 1);
+        assert_true(!begun(c, 0, wanted, N) || begun(c, NEXT, wanted, N) == N);
+        assert_true(!begun(c, THIS, wanted, N) || begun(c, 0, wanted, N) == N);
+    } while (xp_preload_pending(c));
+    for (int l = 0; l < LAYERS; l++) assert_int_equal(begun(c, l, wanted, N), N);
+    xp_close(c);
+}
+
 static void pins_stay(void **state)
 {
     const world *w = *state;
@@ -202,6 +234,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(preload_fills_empty_slots_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(preload_goes_on_in_the_background, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(preload_begins_with_the_next_layer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(pins_stay, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_saved_state_comes_back_in_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(fixed_set_reads_nothing, set_up, tear_down),

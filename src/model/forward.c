@@ -26,8 +26,10 @@ static fm_status add_segment(md_run *r, md_state *state, int first, fm_error *er
     return FM_OK;
 }
 
-static fm_status take_batch(md_run *r, const md_token *tokens, int n, fm_error *err)
+static fm_status take_batch(md_run *r, const md_token *tokens, int n, const float *logits,
+                            fm_error *err)
 {
+    int wanted = 0;
     if (n < 1 || n > r->max_tokens)
         return fm_fail(err, FM_E_ARGUMENT, "%d tokens in a step that takes up to %d", n,
                        r->max_tokens);
@@ -45,9 +47,13 @@ static fm_status take_batch(md_run *r, const md_token *tokens, int n, fm_error *
         md_segment *g = &r->segments[r->n_segments - 1];
         r->position[t] = g->position + g->count++;
         r->segment_of[t] = r->n_segments - 1;
+        wanted += tokens[t].want_logits;
         if (r->position[t] >= state->context)
             return fm_fail(err, FM_E_LIMIT, "the context of %d tokens is full", state->context);
     }
+    if (wanted > r->max_logits || (wanted && !logits))
+        return fm_fail(err, FM_E_ARGUMENT, "logits of %d tokens wanted, at most %d were announced",
+                       wanted, r->max_logits);
     return FM_OK;
 }
 
@@ -113,9 +119,23 @@ static void add_residual(md_run *r)
 
 /* --- layers ----------------------------------------------------------------------------------- */
 
-static fm_status run_layer(md_run *r, int n, fm_error *err)
+/* From the last mixer on, tokens whose logits nobody wants are done with: their cache rows and
+ * states stand. The others move up. */
+static void drop_unwanted(md_run *r, const md_token *tokens)
+{
+    size_t hidden = (size_t)r->model->config.hidden;
+    int n = 0;
+    for (int t = 0; t < r->n; t++) {
+        if (!tokens[t].want_logits) continue;
+        memmove(r->x + (size_t)n++ * hidden, r->x + (size_t)t * hidden, hidden * sizeof(float));
+    }
+    r->n = n;
+}
+
+static fm_status run_layer(md_run *r, const md_token *tokens, int n, fm_error *err)
 {
     const md_layer *l = &r->model->layers[n];
+    bool last = n + 1 == r->model->config.n_layers;
     md_norm_tokens(r, &l->w, MD_IN_NORM, MD_IN_NORM_BIAS, r->x, r->h);
     switch (l->c->mixer) {
     case MD_ATTENTION: md_attention(r, n); break;
@@ -125,12 +145,15 @@ static fm_status run_layer(md_run *r, int n, fm_error *err)
     case MD_MAMBA2: md_mamba2(r, n); break;
     }
     add_residual(r);
+    if (last && !r->watch) drop_unwanted(r, tokens); /* a watcher sees all routes */
+    if (!r->n) return FM_OK;
     md_norm_tokens(r, &l->w, MD_POST_NORM, MD_POST_NORM_BIAS, r->x, r->h);
     if (l->moe_layer >= 0) {
         fm_status status = md_moe(r, n, err);
         if (status) return status;
     } else md_dense_mlp(r, n);
     add_residual(r);
+    if (last && r->watch) drop_unwanted(r, tokens);
     return FM_OK;
 }
 
@@ -163,30 +186,20 @@ static fm_status check_logits(const md_run *r, const float *logits, int rows, fm
     return FM_OK;
 }
 
-/* The wanted tokens' rows move to the front of r->h, are normed, and go through the head. */
-static fm_status compute_logits(md_run *r, const md_token *tokens, float *logits, fm_error *err)
+/* Of the tokens that are left: those whose logits are wanted. */
+static fm_status compute_logits(md_run *r, float *logits, fm_error *err)
 {
     const md_model *m = r->model;
     const md_arch *c = &m->config;
-    size_t hidden = (size_t)c->hidden, vocab = (size_t)c->vocab;
-    int n = r->n, rows = 0;
-    for (int t = 0; t < n; t++)
-        if (tokens[t].want_logits)
-            memcpy(r->y + (size_t)rows++ * hidden, r->x + (size_t)t * hidden,
-                   hidden * sizeof(float));
-    if (!rows) return FM_OK;
-    if (rows > r->max_logits || !logits)
-        return fm_fail(err, FM_E_ARGUMENT, "logits of %d tokens wanted, at most %d were announced",
-                       rows, r->max_logits);
-    r->n = rows;
-    md_norm_tokens(r, &m->globals, MD_IN_NORM, MD_IN_NORM_BIAS, r->y, r->h);
-    r->n = n;
-    md_product head = {&m->globals.mat[MD_HEAD], m->globals.bias[MD_HEAD], logits, vocab, false};
-    md_products(r, r->h, hidden, rows, &head, 1);
+    if (!r->n) return FM_OK;
+    md_norm_tokens(r, &m->globals, MD_IN_NORM, MD_IN_NORM_BIAS, r->x, r->h);
+    md_product head = {&m->globals.mat[MD_HEAD], m->globals.bias[MD_HEAD], logits, (size_t)c->vocab,
+                       false};
+    md_products(r, r->h, (size_t)c->hidden, r->n, &head, 1);
     if (c->logit_scale != 1)
-        for (int i = 0; i < rows; i++)
-            kn_scale(r->isa, logits + (size_t)i * vocab, c->logit_scale, c->vocab);
-    return check_logits(r, logits, rows, err);
+        for (int i = 0; i < r->n; i++)
+            kn_scale(r->isa, logits + (size_t)i * (size_t)c->vocab, c->logit_scale, c->vocab);
+    return check_logits(r, logits, r->n, err);
 }
 
 /* --- the step --------------------------------------------------------------------------------- */
@@ -210,13 +223,14 @@ fm_status md_forward(md_run *r, const md_token *tokens, int n, bool prefill, flo
 {
     const md_arch *c = &r->model->config;
     if (!r->model->loaded) return fm_fail(err, FM_E_ARGUMENT, "the model's weights are not loaded");
-    fm_status status = take_batch(r, tokens, n, err);
+    fm_status status = take_batch(r, tokens, n, logits, err);
     if (status) return status;
     if (r->experts) xp_begin_step(r->experts, n, prefill); /* no cache: no layer has experts */
     embedding e = {r, tokens};
     md_for_tokens(r, embed_token, &e, n, 8 * (size_t)c->hidden);
-    for (int layer = 0; layer < c->n_layers && !status; layer++) status = run_layer(r, layer, err);
-    if (!status) status = compute_logits(r, tokens, logits, err);
+    for (int layer = 0; layer < c->n_layers && !status; layer++)
+        status = run_layer(r, tokens, layer, err);
+    if (!status) status = compute_logits(r, logits, err);
     if (status) return abandon(r, status, err);
     for (int s = 0; s < r->n_segments; s++) r->segments[s].state->length += r->segments[s].count;
     return FM_OK;

@@ -103,12 +103,12 @@ void md_kv_import(md_state *state, int tokens, const void *in);
 
 typedef struct md_token {
     int32_t id;
-    md_state *state; /* tokens of one state stand together and in order; it advances by them */
-    bool want_logits;
+    md_state *state;  /* tokens of one state stand together and in order; it advances by them */
+    bool want_logits; /* else the last layer computes what later tokens need of it, no more */
 } md_token;
 
-/* What the router chose, a token and MoE layer: may be watched (trace, profile) and, for replays,
- * changed. experts and weights: [top_k]. */
+/* What the router chose, a token and MoE layer: may be watched (trace, profile; then no token is
+ * left out of the last layer) and, for replays, changed. experts and weights: [top_k]. */
 typedef void md_route_fn(void *arg, int moe_layer, int token, int *experts, float *weights,
                          int top_k);
 

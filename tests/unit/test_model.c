@@ -210,6 +210,60 @@ static void snapshots_and_copies_go_back(void **unused)
     tear_down(&f);
 }
 
+static void watch_nothing(void *arg, int layer, int token, int *experts, float *weights, int top_k)
+{
+    (void)layer, (void)token, (void)experts, (void)weights, (void)top_k;
+    ++*(int *)arg;
+}
+
+/* Feed the prompt at once, logits wanted of tokens `first` and `second` only; how many picks. */
+static uint64_t feed_wanting(fixture *f, md_state *s, int first, int second, float *logits)
+{
+    md_token tokens[PROMPT];
+    md_mass before, after;
+    fm_error err = {0};
+    for (int i = 0; i < PROMPT; i++)
+        tokens[i] = (md_token){prompt[i], s, i == first || i == second};
+    md_state_reset(s);
+    md_run_mass(f->run, &before);
+    if (md_forward(f->run, tokens, PROMPT, true, logits, &err)) fail_msg("%s", err.message);
+    md_run_mass(f->run, &after);
+    return after.picks - before.picks;
+}
+
+/* In the last layer a token whose logits nobody wants asks for no expert, unless routes are
+ * watched; and nothing that follows can tell. */
+static void what_nobody_wants_is_left_out(void **unused)
+{
+    (void)unused;
+    enum { TOP_K = 4, LAYERS = 8, FIRST = 4 };
+    fixture f;
+    set_up(&f, 2, 16);
+    md_state *s = new_state(&f);
+    size_t row = (size_t)f.vocab;
+    float *whole = feed(&f, s, prompt, PROMPT, PROMPT), *two = calloc(2 * row, sizeof *two);
+    float *next = feed(&f, s, prompt, 1, 1);
+    int seen = 0;
+    for (int watched = 0; watched < 2; watched++) {
+        uint64_t rest = PROMPT * TOP_K * (LAYERS - 1);
+        if (watched) md_run_watch_routes(f.run, watch_nothing, &seen);
+        assert_int_equal(feed_wanting(&f, s, FIRST, PROMPT - 1, two),
+                         rest + TOP_K * (watched ? PROMPT : 2));
+        assert_memory_equal(two, whole + FIRST * row, row * sizeof *two);
+        assert_memory_equal(two + row, whole + (PROMPT - 1) * row, row * sizeof *two);
+        assert_int_equal(feed_wanting(&f, s, -1, -1, NULL), rest + TOP_K * (watched ? PROMPT : 0));
+        float *again = feed(&f, s, prompt, 1, 1);
+        assert_memory_equal(again, next, row * sizeof *again);
+        free(again);
+    }
+    assert_int_equal(seen, (2 * PROMPT + 1) * LAYERS);
+    free(next);
+    free(two);
+    free(whole);
+    md_state_destroy(s);
+    tear_down(&f);
+}
+
 static void refuses_what_cannot_be(void **unused)
 {
     (void)unused;
@@ -225,6 +279,8 @@ static void refuses_what_cannot_be(void **unused)
     assert_int_equal(md_forward(f.run, tokens, 1, true, logits, &err), FM_E_ARGUMENT);
     tokens[0].id = -1;
     assert_int_equal(md_forward(f.run, tokens, 1, true, logits, &err), FM_E_ARGUMENT);
+    tokens[0] = (md_token){1, s, true};
+    assert_int_equal(md_forward(f.run, tokens, 1, true, NULL, &err), FM_E_ARGUMENT);
     assert_int_equal(md_state_length(s), 0);
     free(logits);
     md_state_destroy(s);
@@ -297,6 +353,7 @@ int main(void)
         cmocka_unit_test(no_cut_changes_a_bit),
         cmocka_unit_test(no_company_changes_a_bit),
         cmocka_unit_test(snapshots_and_copies_go_back),
+        cmocka_unit_test(what_nobody_wants_is_left_out),
         cmocka_unit_test(refuses_what_cannot_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,19 +11,6 @@ static void store_codes(char *dst, int c0, const float *codes, int n)
     }
 }
 
-/* 32 codes, not of four bits: within each half of the register the even ones, then the odd ones. */
-INLINE __m256i unpack_half(const uint8_t *p, int bits)
-{
-    const __m256i parity = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0,
-                                            2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    if (bits == 8) return _mm256_shuffle_epi8(load_vector(p), parity);
-    uint64_t v[4];
-    UNROLL for (int i = 0; i < 4; i++) v[i] = eight_codes(p + i * bits, bits);
-    return _mm256_shuffle_epi8(
-        _mm256_setr_epi64x((long long)v[0], (long long)v[1], (long long)v[2], (long long)v[3]),
-        parity);
-}
-
 /* A chunk of codes by parity. */
 INLINE void unpack_chunk(const uint8_t *p, int bits, __m256i *even, __m256i *odd)
 {
@@ -31,9 +18,11 @@ INLINE void unpack_chunk(const uint8_t *p, int bits, __m256i *even, __m256i *odd
         split_nibbles(load_vector(p), even, odd);
         return;
     }
-    __m256i a = unpack_half(p, bits), b = unpack_half(p + 4 * bits, bits);
-    *even = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(a, b), 0xd8);
-    *odd = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xd8);
+    __m256i v[4]; /* in the lower half even ones, in the upper half odd ones */
+    UNROLL for (int j = 0; j < 4; j++) v[j] = sixteen_codes(p, j, bits, 1, 2, 4);
+    __m256i a = _mm256_packus_epi16(v[0], v[1]), b = _mm256_packus_epi16(v[2], v[3]);
+    *even = _mm256_permute2x128_si256(a, b, 0x20);
+    *odd = _mm256_permute2x128_si256(a, b, 0x31);
 }
 
 /* A chunk's activations as row_sum() takes them. */

@@ -47,6 +47,26 @@ static inline const uint8_t *whole_chunk(const uint8_t *p, int bytes, int bits, 
     return copy;
 }
 
+/* Sixteen codes of a chunk, from code 16 j on, as words: lane i of half l is code
+ * l * half + i % 2 * odd + i / 2 * pair. Each is found in two bytes, moved to the top of its lane,
+ * and back down. */
+#define CODE(l, i) ((l)*half + (i) % 2 * odd + (i) / 2 * pair)
+#define TWO_BYTES(l, i) (char)(at + CODE(l, i) * bits / 8), (char)(at + CODE(l, i) * bits / 8 + 1)
+#define UPWARDS(l, i) (short)(1 << (16 - bits - CODE(l, i) * bits % 8))
+#define EIGHT(f, l) f(l, 0), f(l, 1), f(l, 2), f(l, 3), f(l, 4), f(l, 5), f(l, 6), f(l, 7)
+INLINE __m256i sixteen_codes(const uint8_t *chunk, int j, int bits, int half, int odd, int pair)
+{
+    /* Sixteen bytes hold them; none behind the chunk is read. */
+    int begin = 2 * j * bits, most = CHUNK * bits / 8 - 16, from = begin < most ? begin : most;
+    int at = begin - from;
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(chunk + from));
+    __m256i v = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes),
+                                    _mm256_setr_epi8(EIGHT(TWO_BYTES, 0), EIGHT(TWO_BYTES, 1)));
+    if (bits == 8) return _mm256_and_si256(v, _mm256_set1_epi16(255));
+    v = _mm256_mullo_epi16(v, _mm256_setr_epi16(EIGHT(UPWARDS, 0), EIGHT(UPWARDS, 1)));
+    return _mm256_srli_epi16(v, 16 - bits);
+}
+
 static inline void split_nibbles(__m256i raw, __m256i *even, __m256i *odd)
 {
     __m256i mask = _mm256_set1_epi8(15);

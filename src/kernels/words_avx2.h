@@ -7,9 +7,7 @@
 
 enum { X_WORDS = X_BYTES, X_CHUNK_BYTES = X_WORDS + 2 * CHUNK, CHUNK_VECTORS = CHUNK / 2 };
 
-/* Where the words of eight columns come from; the same of bytes, twice. */
 #define PAIRED_WORDS 0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15
-#define PAIRED_BYTES 0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15
 
 static void store_codes(char *dst, int c0, const float *codes, int n)
 {
@@ -25,18 +23,7 @@ static void store_codes(char *dst, int c0, const float *codes, int n)
 /* 64 codes, not of four bits, as four vectors of 16-bit lanes. */
 INLINE void unpack_words(const uint8_t *p, int bits, __m256i *v)
 {
-    UNROLL for (int j = 0; j < 4; j++)
-    {
-        __m128i b;
-        if (bits == 8) {
-            b = _mm_loadu_si128((const __m128i *)(const void *)(p + 16 * j));
-        } else {
-            uint64_t lo = eight_codes(p + 2 * j * bits, bits);
-            uint64_t hi = eight_codes(p + (2 * j + 1) * bits, bits);
-            b = _mm_set_epi64x((long long)hi, (long long)lo);
-        }
-        v[j] = _mm256_cvtepu8_epi16(_mm_shuffle_epi8(b, _mm_setr_epi8(PAIRED_BYTES)));
-    }
+    UNROLL for (int j = 0; j < 4; j++) v[j] = sixteen_codes(p, j, bits, 8, 4, 1);
 }
 
 /* sum(q X) of 64 four-bit codes, by lane. x: the four vectors. */

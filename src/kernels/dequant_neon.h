@@ -1,5 +1,28 @@
 /* dequant_neon.h - codes of any width as bytes in natural order, and weights as float32. */
 
+/* n codes of less than eight bits. Eight codes are `bits` bytes; each is found in two of them and
+ * moved down. */
+static void unpack_eights(const uint8_t *p, int bits, int n, uint8_t *out)
+{
+    uint8_t two_bytes[16];
+    int16_t down[8];
+    for (int j = 0; j < 8; j++) {
+        two_bytes[2 * j] = (uint8_t)(j * bits / 8);
+        two_bytes[2 * j + 1] = (uint8_t)(j * bits / 8 + 1);
+        down[j] = (int16_t)(-j * bits % 8);
+    }
+    uint8x16_t from = vld1q_u8(two_bytes);
+    int16x8_t shift = vld1q_s16(down);
+    uint16x8_t mask = vdupq_n_u16((uint16_t)((1u << bits) - 1));
+    for (int i = 0; i < n; i += 8, p += bits) {
+        uint64_t v = 0;
+        memcpy(&v, p, (size_t)bits);
+        uint8x16_t raw = vcombine_u8(vcreate_u8(v), vcreate_u8(0));
+        uint16x8_t q = vshlq_u16(vreinterpretq_u16_u8(vqtbl1q_u8(raw, from)), shift);
+        vst1_u8(out + i, vmovn_u16(vandq_u16(q, mask)));
+    }
+}
+
 /* n codes (a multiple of 16) of an affine matrix, from code 0 of p on. */
 static void unpack_codes(const uint8_t *p, int bits, int n, uint8_t *out)
 {
@@ -16,12 +39,7 @@ static void unpack_codes(const uint8_t *p, int bits, int n, uint8_t *out)
         }
         return;
     }
-    uint64_t mask = (1u << bits) - 1;
-    for (int i = 0; i < n; i += 8, p += bits) { /* eight codes of b bits are b bytes */
-        uint64_t v = 0;
-        memcpy(&v, p, (size_t)bits);
-        for (int j = 0; j < 8; j++) out[i + j] = (uint8_t)(v >> j * bits & mask);
-    }
+    unpack_eights(p, bits, n, out);
 }
 
 /* Nothing is known beforehand. */

@@ -38,14 +38,18 @@ INLINE __m256i products(__m256i sum, __m256i even, __m256i odd, const __m256i *x
     return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, even, x[2 * k]), odd, x[2 * k + 1]);
 }
 
-/* sum(q X) of one row's chunk, by lane. */
-INLINE __m256i row_sum(const uint8_t *codes, int bits, int group, const __m256i *x)
+/* One row's chunk as row_sum() takes it. */
+INLINE void unpack_row(const uint8_t *codes, int bits, __m256i *v)
 {
-    __m256i even, odd;
-    (void)group;
-    unpack_chunk(codes, bits, &even, &odd);
-    __m256i h = products(_mm256_setzero_si256(), even, odd, x, 0);
-    return products(_mm256_slli_epi32(h, 8), even, odd, x, 1);
+    unpack_chunk(codes, bits, &v[0], &v[1]);
+}
+
+/* sum(q X) of one row's chunk, by lane. */
+INLINE __m256i row_sum(const __m256i *v, int bits, int group, const __m256i *x)
+{
+    (void)bits, (void)group;
+    __m256i h = products(_mm256_setzero_si256(), v[0], v[1], x, 0);
+    return products(_mm256_slli_epi32(h, 8), v[0], v[1], x, 1);
 }
 
 /* A chunk of eight rows in a panel (panel_avx2.h): the even columns, then the odd ones. */

@@ -1,5 +1,5 @@
-/* integer_avx2.h - integer products (KN_PRECISION_FAST) of one vector, eight rows side by side. How
- * codes and activations are multiplied is said by words_avx2.h or bytes_avx2vnni.h. */
+/* integer_avx2.h - integer products (KN_PRECISION_FAST) of one vector or two, eight rows side by
+ * side. How codes and activations are multiplied is said by words_avx2.h or bytes_avx2vnni.h. */
 
 #include "kernels/body_act.h"
 
@@ -99,8 +99,25 @@ static inline __m256 add_group(__m256 total, __m256 dot, __m256 scale, __m256 bi
     return _mm256_fmadd_ps(bias, _mm256_set1_ps(sum), total);
 }
 
-/* --- one token: eight rows side by side ---------------------------------------------------------
+/* --- one token or two: eight rows side by side --------------------------------------------------
  */
+
+/* Vectors that share what is unpacked: of the first one its integers, and what its groups are
+ * worth; `record` bytes from vector to vector. Their number m is a constant at every call. */
+typedef struct few_x {
+    const char *codes;
+    const float *step, *sum;
+    size_t record;
+} few_x;
+
+enum { FEW = 2 };
+
+static inline float of_vector(const float *first, const few_x *x, int j, int g)
+{
+    float v;
+    memcpy(&v, (const char *)first + (size_t)j * x->record + (size_t)g * sizeof v, sizeof v);
+    return v;
+}
 
 /* Per 128-bit lane: sums of a, b, c, d. */
 static inline __m256i sum_lanes(__m256i a, __m256i b, __m256i c, __m256i d)
@@ -116,9 +133,10 @@ INLINE void turn_sums(const __m256i *q, __m256i *s)
     s[1] = _mm256_permute2x128_si256(q[0], q[1], 0x31);
 }
 
-/* The sums of eight rows in at most BLOCK_CHUNKS chunks: [chunk][k] as turn_sums() takes them. */
+/* The sums of eight rows in at most BLOCK_CHUNKS chunks: [chunk * m + vector][k] as turn_sums()
+ * takes them. */
 enum { BLOCK_CHUNKS = 128, AHEAD_BYTES = 8192 };
-typedef __m256i block_sums[BLOCK_CHUNKS][2];
+typedef __m256i block_sums[BLOCK_CHUNKS * FEW][2];
 
 /* Fetch `bytes` bytes from *next on, and move it. */
 INLINE void fetch(const char **next, int bytes)
@@ -127,75 +145,95 @@ INLINE void fetch(const char **next, int bytes)
     *next += bytes;
 }
 
-INLINE __m256i four_sums(const uint8_t *const *rows, size_t offset, int bits, int group,
-                         const char *x)
+INLINE void four_sums(const uint8_t *const *rows, size_t offset, int bits, int group, const char *x,
+                      size_t record, int m, int k, __m256i (*out)[2])
 {
-    __m256i xv[4], v[4];
-    load_x(x, bits, xv);
-    UNROLL for (int i = 0; i < 4; i++) v[i] = row_sum(rows[i] + offset, bits, group, xv);
-    return sum_lanes(v[0], v[1], v[2], v[3]);
+    __m256i xv[FEW][4], sum[FEW][4];
+    UNROLL for (int j = 0; j < m; j++) load_x(x + (size_t)j * record, bits, xv[j]);
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        __m256i v[4];
+        unpack_row(rows[i] + offset, bits, v);
+        UNROLL for (int j = 0; j < m; j++) sum[j][i] = row_sum(v, bits, group, xv[j]);
+    }
+    UNROLL for (int j = 0; j < m; j++) out[j][k] =
+        sum_lanes(sum[j][0], sum[j][1], sum[j][2], sum[j][3]);
 }
 
 /* Four rows at a time: their codes lie side by side, so memory is read nearly in order. `bytes` of
  * each row belong to the block; a last chunk that is cut short is copied behind zeros. */
 INLINE void four_rows(const uint8_t *const *rows, int k, int bytes, int bits, int group,
-                      const char *x, const char **next, __m256i (*out)[2])
+                      const char *x, size_t record, int m, const char **next, __m256i (*out)[2])
 {
-    int chunk_bytes = CHUNK / 8 * bits, c = 0, at = 0;
-    for (; at + chunk_bytes <= bytes; c++, at += chunk_bytes, x += X_CHUNK_BYTES) {
-        out[c][k] = four_sums(rows, (size_t)at, bits, group, x);
+    int chunk_bytes = CHUNK / 8 * bits, at = 0;
+    for (; at + chunk_bytes <= bytes; out += m, at += chunk_bytes, x += X_CHUNK_BYTES) {
+        four_sums(rows, (size_t)at, bits, group, x, record, m, k, out);
         fetch(next, 3 * CHUNK / 8 * bits);
     }
     if (at == bytes) return;
     uint8_t copy[4][CHUNK];
     const uint8_t *copies[4];
     for (int i = 0; i < 4; i++) copies[i] = whole_chunk(rows[i] + at, bytes - at, bits, copy[i]);
-    out[c][k] = four_sums(copies, 0, bits, group, x);
+    four_sums(copies, 0, bits, group, x, record, m, k, out);
 }
 
-/* Add the groups of n_chunks chunks of eight rows to `total`; *g is the first, and is moved on.
- * Columns begin at c. A group of 128 may end in the next block: its half waits in `half`. */
-INLINE __m256 join_chunks(__m256 total, const block_sums s, int n_chunks, const kn_mat *w, int row,
-                          int last, int *g, turned *t, __m256i *half, const float *step,
-                          const float *sum, const char **next, int bits, int group)
+/* What has been added of eight rows, vector by vector. A group of 128 may end in the next block:
+ * its half waits. */
+typedef struct few_totals {
+    __m256 total[FEW];
+    __m256i half[FEW];
+    int g; /* the next group */
+} few_totals;
+
+INLINE void add_groups(few_totals *t, const turned *scales, const few_x *x, int m,
+                       const __m256i *dots)
+{
+    UNROLL for (int j = 0; j < m; j++) t->total[j] = add_group(
+        t->total[j], _mm256_cvtepi32_ps(dots[j]), scales->scale[t->g % GROUPS],
+        scales->bias[t->g % GROUPS], of_vector(x->step, x, j, t->g), of_vector(x->sum, x, j, t->g));
+    t->g++;
+}
+
+/* Add the groups of n_chunks chunks of eight rows; scales: room for those of eight groups. */
+INLINE void join_chunks(few_totals *t, turned *scales, const block_sums s, int n_chunks,
+                        const kn_mat *w, int row, int last, const few_x *x, int m,
+                        const char **next, int bits, int group)
 {
     int n_groups = w->cols / group;
     for (int c = 0; c < n_chunks; c++) {
-        __m256i sums[2];
-        turn_sums(s[c], sums);
+        __m256i sums[FEW][2], dots[FEW];
+        UNROLL for (int j = 0; j < m; j++) turn_sums(s[c * m + j], sums[j]);
         fetch(next, 2 * CHUNK / 8 * bits);
-        if (*g % GROUPS == 0 && (group != 128 || c % 2 == 0))
-            turn_scales(w, row, last, *g, n_groups - *g < GROUPS ? n_groups - *g : GROUPS, t);
-        if (group == 32) {
-            for (int i = 0; i < 2 && *g < n_groups; i++, ++*g)
-                total = add_group(total, _mm256_cvtepi32_ps(sums[i]), t->scale[*g % GROUPS],
-                                  t->bias[*g % GROUPS], step[*g], sum[*g]);
-            continue;
+        if (t->g % GROUPS == 0 && (group != 128 || c % 2 == 0)) {
+            int n = n_groups - t->g < GROUPS ? n_groups - t->g : GROUPS;
+            turn_scales(w, row, last, t->g, n, scales);
         }
-        *half = _mm256_add_epi32(*half, _mm256_add_epi32(sums[0], sums[1]));
-        if (group == 128 && c % 2 == 0) continue;
-        total = add_group(total, _mm256_cvtepi32_ps(*half), t->scale[*g % GROUPS],
-                          t->bias[*g % GROUPS], step[*g], sum[*g]);
-        *half = _mm256_setzero_si256();
-        ++*g;
+        for (int i = 0; group == 32 && i < 2 && t->g < n_groups; i++) {
+            UNROLL for (int j = 0; j < m; j++) dots[j] = sums[j][i];
+            add_groups(t, scales, x, m, dots);
+        }
+        if (group == 32) continue;
+        UNROLL for (int j = 0; j < m; j++) dots[j] =
+            _mm256_add_epi32(t->half[j], _mm256_add_epi32(sums[j][0], sums[j][1]));
+        bool whole = group == 64 || c % 2;
+        UNROLL for (int j = 0; j < m; j++) t->half[j] = whole ? _mm256_setzero_si256() : dots[j];
+        if (whole) add_groups(t, scales, x, m, dots);
     }
-    return total;
 }
 
-INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const char *record,
-                        const kn_act_layout *layout, int bits, int group)
+INLINE void vector_rows(float *y, size_t y_stride, const kn_mat *w, int row, int n_rows,
+                        const few_x *x, int m, int bits, int group)
 {
-    const float *step = (const float *)(const void *)record;
-    const float *sum = (const float *)(const void *)(record + layout->sum);
-    const char *x = record + layout->codes;
     int last = row + n_rows - 1;
     /* As with AVX-512: a steady stream of fetches, a quarter of them while sums are joined. */
     const char *next = (const char *)w->w + (size_t)row * w->row_bytes + AHEAD_BYTES;
-    __m256 total = _mm256_setzero_ps();
-    __m256i half = _mm256_setzero_si256();
-    turned t;
+    const char *codes = x->codes;
+    few_totals t;
+    turned scales;
     block_sums s;
-    int g = 0;
+    t.g = 0;
+    UNROLL for (int j = 0; j < m; j++) t.total[j] = _mm256_setzero_ps(),
+                                       t.half[j] = _mm256_setzero_si256();
     for (int c0 = 0; c0 < w->cols; c0 += BLOCK_CHUNKS * CHUNK) {
         int cols = w->cols - c0 < BLOCK_CHUNKS * CHUNK ? w->cols - c0 : BLOCK_CHUNKS * CHUNK;
         for (int k = 0; k < 2; k++) {
@@ -204,43 +242,54 @@ INLINE void vector_rows(float *y, const kn_mat *w, int row, int n_rows, const ch
                 int r = row + 4 * k + i < last ? row + 4 * k + i : last;
                 rows[i] = (const uint8_t *)w->w + (size_t)r * w->row_bytes + c0 / 8 * bits;
             }
-            four_rows(rows, k, cols * bits / 8, bits, group, x, &next, s);
+            four_rows(rows, k, cols * bits / 8, bits, group, codes, x->record, m, &next, s);
         }
-        total = join_chunks(total, s, (cols + CHUNK - 1) / CHUNK, w, row, last, &g, &t, &half, step,
-                            sum, &next, bits, group);
-        x += BLOCK_CHUNKS * X_CHUNK_BYTES;
+        join_chunks(&t, &scales, s, (cols + CHUNK - 1) / CHUNK, w, row, last, x, m, &next, bits,
+                    group);
+        codes += BLOCK_CHUNKS * X_CHUNK_BYTES;
     }
-    if (n_rows == ROWS) {
-        _mm256_storeu_ps(y + row, total);
-        return;
+    UNROLL for (int j = 0; j < m; j++)
+    {
+        float *to = y + (size_t)j * y_stride + row;
+        if (n_rows == ROWS) _mm256_storeu_ps(to, t.total[j]);
+        else _mm256_maskstore_ps(to, v_mask8(n_rows), t.total[j]);
     }
-    _mm256_maskstore_ps(y + row, v_mask8(n_rows), total);
 }
 
-/* Four bits in groups of 64 are what most models have. */
-static void integer_rows(float *y, const kn_mat *w, int row, int n_rows, const char *record,
-                         const kn_act_layout *layout)
-{
-    int group = w->group;
-    switch (w->bits) {
-    case 2: vector_rows(y, w, row, n_rows, record, layout, 2, group); return;
-    case 3: vector_rows(y, w, row, n_rows, record, layout, 3, group); return;
-    case 4:
-        if (group == 64) vector_rows(y, w, row, n_rows, record, layout, 4, 64);
-        else vector_rows(y, w, row, n_rows, record, layout, 4, group);
-        return;
-    case 5: vector_rows(y, w, row, n_rows, record, layout, 5, group); return;
-    case 6: vector_rows(y, w, row, n_rows, record, layout, 6, group); return;
-    default: vector_rows(y, w, row, n_rows, record, layout, 8, group);
+/* Groups of 64 are what most models have. */
+#define ROWS_OF(b, m)                                                                              \
+    if (w->group == 64) vector_rows(y, y_stride, w, row, n_rows, x, m, b, 64);                     \
+    else vector_rows(y, y_stride, w, row, n_rows, x, m, b, w->group);                              \
+    return;
+#define FEW_ROWS(m)                                                                                \
+    static void rows_times_##m(float *y, size_t y_stride, const kn_mat *w, int row, int n_rows,    \
+                               const few_x *x)                                                     \
+    {                                                                                              \
+        switch (w->bits) {                                                                         \
+        case 2: ROWS_OF(2, m)                                                                      \
+        case 3: ROWS_OF(3, m)                                                                      \
+        case 4: ROWS_OF(4, m)                                                                      \
+        case 5: ROWS_OF(5, m)                                                                      \
+        case 6: ROWS_OF(6, m)                                                                      \
+        default: ROWS_OF(8, m)                                                                     \
+        }                                                                                          \
     }
-}
+FEW_ROWS(1)
+FEW_ROWS(2)
 
 static void matvec_integer(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0,
                            int row1, int t0, int t1)
 {
     kn_act_layout layout = kn_act_layout_of(a);
     for (int r = row0; r < row1; r += ROWS)
-        for (int t = t0; t < t1; t++)
-            integer_rows(y + (size_t)t * y_stride, w, r, row1 - r < ROWS ? row1 - r : ROWS,
-                         (const char *)a->prepared + (size_t)t * layout.bytes, &layout);
+        for (int t = t0, m; t < t1; t += m) {
+            const char *record = (const char *)a->prepared + (size_t)t * layout.bytes;
+            few_x x = {record + layout.codes, (const float *)(const void *)record,
+                       (const float *)(const void *)(record + layout.sum), layout.bytes};
+            float *to = y + (size_t)t * y_stride;
+            int n = row1 - r < ROWS ? row1 - r : ROWS;
+            m = t1 - t < FEW ? 1 : FEW;
+            if (m == 1) rows_times_1(to, y_stride, w, r, n, &x);
+            else rows_times_2(to, y_stride, w, r, n, &x);
+        }
 }

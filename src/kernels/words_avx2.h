@@ -27,10 +27,9 @@ INLINE void unpack_words(const uint8_t *p, int bits, __m256i *v)
 }
 
 /* sum(q X) of 64 four-bit codes, by lane. x: the four vectors. */
-INLINE __m256i nibble_sums(__m256i raw, const __m256i *x)
+INLINE __m256i nibble_sums(__m256i even, __m256i odd, const __m256i *x)
 {
-    __m256i even, odd, part[2];
-    split_nibbles(raw, &even, &odd);
+    __m256i part[2];
     UNROLL for (int j = 0; j < 2; j++) part[j] = _mm256_add_epi16(
         _mm256_maddubs_epi16(even, x[2 * j]), _mm256_maddubs_epi16(odd, x[2 * j + 1]));
     return _mm256_add_epi32(_mm256_madd_epi16(part[0], _mm256_set1_epi16(256)),
@@ -54,13 +53,17 @@ INLINE void load_x(const char *x, int bits, __m256i *v)
     UNROLL for (int i = 0; i < 4; i++) v[i] = load_vector(at + 32 * i);
 }
 
-/* sum(q X) of one row's chunk, by lane. */
-INLINE __m256i row_sum(const uint8_t *codes, int bits, int group, const __m256i *x)
+/* One row's chunk as row_sum() takes it. */
+INLINE void unpack_row(const uint8_t *codes, int bits, __m256i *v)
 {
-    if (bits == 4) return nibble_sums(load_vector(codes), x);
-    __m256i v[4];
-    unpack_words(codes, bits, v);
-    return word_sums(v, x, group);
+    if (bits == 4) split_nibbles(load_vector(codes), &v[0], &v[1]);
+    else unpack_words(codes, bits, v);
+}
+
+/* sum(q X) of one row's chunk, by lane. */
+INLINE __m256i row_sum(const __m256i *v, int bits, int group, const __m256i *x)
+{
+    return bits == 4 ? nibble_sums(v[0], v[1], x) : word_sums(v, x, group);
 }
 
 /* Eight codes of four bits as four pairs of words. */

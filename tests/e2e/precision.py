@@ -58,7 +58,8 @@ def check_divergence(work):
         total += sum(math.exp(x) * (x - y) for x, y in zip(p, q))
         same += p.index(max(p)) == q.index(max(q))
     print(f"{n} tokens: mean KL {total / n:.2g}, {n - same} with another first choice")
-    expect(0 < total / n <= 1e-4, "mean KL is above 1e-4, or fast is not another precision")
+    limit = 1e-3 if SANITIZED else 1e-4  # of so few tokens one is enough to move the mean
+    expect(0 < total / n <= limit, f"mean KL is above {limit}, or fast is not another precision")
     expect(n - same <= 1 + n // 1000, "too many tokens with another first choice")
 
 

@@ -1,25 +1,16 @@
 /* gemm_panel_avx2.h - a panel times many vectors, as gemm_avx512.h does it. The sums of a group are
  * made by group_dots(), which wants to know the group's size at compile time. */
 
-/* Some vectors at a panel: of the first one the integers at the panel's first column, and what its
- * first group is worth; `record` bytes from vector to vector. */
-typedef struct panel_x {
-    const char *codes, *step, *sum;
-    size_t record;
-} panel_x;
-
 /* All groups of the panel for m vectors from t on. */
-INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, int n_groups)
+INLINE void panel_vectors(panel *p, int t, int m, const some_x *x, int group, int n_groups)
 {
     for (int g = 0; g < n_groups; g++) {
         __m256i dot[GEMM_TILE][2];
         group_dots(dot, m, p, (unsigned)(g * group), group, x->codes, x->record);
         UNROLL for (int i = 0; i < m; i++)
         {
-            float step, sum, *total = p->total[t + i];
-            size_t at = (size_t)i * x->record + (size_t)g * sizeof step;
-            memcpy(&step, x->step + at, sizeof step);
-            memcpy(&sum, x->sum + at, sizeof sum);
+            float step = of_group(x->step, x, i, g), sum = of_group(x->sum, x, i, g);
+            float *total = p->total[t + i];
             UNROLL for (int r = 0; r < 2; r++)
             {
                 _mm256_store_ps(total + ROWS * r,
@@ -33,13 +24,16 @@ INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, i
 
 /* Functions of their own: inlined, they leave too few registers to each other. */
 #define PANEL_TILE(m, group)                                                                       \
-    static __attribute__((noinline)) void panel_##m##_##group(panel *p, int t, const panel_x *x,   \
+    static __attribute__((noinline)) void panel_##m##_##group(panel *p, int t, const some_x *x,    \
                                                               int n_groups)                        \
     {                                                                                              \
         panel_vectors(p, t, m, x, group, n_groups);                                                \
     }
 #define PANEL_TILES(m) PANEL_TILE(m, 32) PANEL_TILE(m, 64) PANEL_TILE(m, 128)
-#define PANEL_NAMES(m) {panel_##m##_32, panel_##m##_64, panel_##m##_128}
+#define PANEL_NAMES(m)                                                                             \
+    {                                                                                              \
+        panel_##m##_32, panel_##m##_64, panel_##m##_128                                            \
+    }
 PANEL_TILES(1)
 PANEL_TILES(2)
 PANEL_TILES(3)
@@ -48,7 +42,7 @@ PANEL_TILES(4)
 #endif
 
 /* Of each number of vectors and each group size. */
-typedef void tile_fn(panel *p, int t, const panel_x *x, int n_groups);
+typedef void tile_fn(panel *p, int t, const some_x *x, int n_groups);
 static tile_fn *const tiles[][3] = {
     PANEL_NAMES(1),
     PANEL_NAMES(2),
@@ -66,7 +60,7 @@ static void panel_columns(panel *p, const kn_mat *w, const kn_act_layout *layout
     for (int t = 0, m; t < n_tokens; t += m) {
         const char *record = first + (size_t)t * layout->bytes;
         const char *codes = record + layout->codes + (size_t)(c0 / CHUNK) * X_CHUNK_BYTES;
-        panel_x x = {codes, record + g0, record + layout->sum + g0, layout->bytes};
+        some_x x = {codes, record + g0, record + layout->sum + g0, layout->bytes};
         int left = n_tokens - t, n_tiles = (left + GEMM_TILE - 1) / GEMM_TILE;
         m = (left + n_tiles - 1) / n_tiles; /* tiles alike: small ones are slow */
         tiles[m - 1][w->group / 64](p, t, &x, n_cols / w->group);

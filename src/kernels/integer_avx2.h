@@ -102,22 +102,22 @@ static inline __m256 add_group(__m256 total, __m256 dot, __m256 scale, __m256 bi
 /* --- one token or two: eight rows side by side --------------------------------------------------
  */
 
-/* Vectors that share what is unpacked: of the first one its integers, and what its groups are
- * worth; `record` bytes from vector to vector. Their number m is a constant at every call. */
-typedef struct few_x {
-    const char *codes;
-    const float *step, *sum;
+/* Vectors that share what is unpacked: of the first one its integers, and what its first group is
+ * worth; `record` bytes from vector to vector. */
+typedef struct some_x {
+    const char *codes, *step, *sum;
     size_t record;
-} few_x;
+} some_x;
 
-enum { FEW = 2 };
-
-static inline float of_vector(const float *first, const few_x *x, int j, int g)
+/* Vector j's step or sum of group g. */
+static inline float of_group(const char *first, const some_x *x, int j, int g)
 {
     float v;
-    memcpy(&v, (const char *)first + (size_t)j * x->record + (size_t)g * sizeof v, sizeof v);
+    memcpy(&v, first + (size_t)j * x->record + (size_t)g * sizeof v, sizeof v);
     return v;
 }
+
+enum { FEW = 2 }; /* how many at most; m, how many it is, is a constant at every call */
 
 /* Per 128-bit lane: sums of a, b, c, d. */
 static inline __m256i sum_lanes(__m256i a, __m256i b, __m256i c, __m256i d)
@@ -185,18 +185,18 @@ typedef struct few_totals {
     int g; /* the next group */
 } few_totals;
 
-INLINE void add_groups(few_totals *t, const turned *scales, const few_x *x, int m,
+INLINE void add_groups(few_totals *t, const turned *scales, const some_x *x, int m,
                        const __m256i *dots)
 {
     UNROLL for (int j = 0; j < m; j++) t->total[j] = add_group(
         t->total[j], _mm256_cvtepi32_ps(dots[j]), scales->scale[t->g % GROUPS],
-        scales->bias[t->g % GROUPS], of_vector(x->step, x, j, t->g), of_vector(x->sum, x, j, t->g));
+        scales->bias[t->g % GROUPS], of_group(x->step, x, j, t->g), of_group(x->sum, x, j, t->g));
     t->g++;
 }
 
 /* Add the groups of n_chunks chunks of eight rows; scales: room for those of eight groups. */
 INLINE void join_chunks(few_totals *t, turned *scales, const block_sums s, int n_chunks,
-                        const kn_mat *w, int row, int last, const few_x *x, int m,
+                        const kn_mat *w, int row, int last, const some_x *x, int m,
                         const char **next, int bits, int group)
 {
     int n_groups = w->cols / group;
@@ -222,7 +222,7 @@ INLINE void join_chunks(few_totals *t, turned *scales, const block_sums s, int n
 }
 
 INLINE void vector_rows(float *y, size_t y_stride, const kn_mat *w, int row, int n_rows,
-                        const few_x *x, int m, int bits, int group)
+                        const some_x *x, int m, int bits, int group)
 {
     int last = row + n_rows - 1;
     /* As with AVX-512: a steady stream of fetches, a quarter of them while sums are joined. */
@@ -263,7 +263,7 @@ INLINE void vector_rows(float *y, size_t y_stride, const kn_mat *w, int row, int
     return;
 #define FEW_ROWS(m)                                                                                \
     static void rows_times_##m(float *y, size_t y_stride, const kn_mat *w, int row, int n_rows,    \
-                               const few_x *x)                                                     \
+                               const some_x *x)                                                    \
     {                                                                                              \
         switch (w->bits) {                                                                         \
         case 2: ROWS_OF(2, m)                                                                      \
@@ -284,8 +284,7 @@ static void matvec_integer(float *y, size_t y_stride, const kn_mat *w, const kn_
     for (int r = row0; r < row1; r += ROWS)
         for (int t = t0, m; t < t1; t += m) {
             const char *record = (const char *)a->prepared + (size_t)t * layout.bytes;
-            few_x x = {record + layout.codes, (const float *)(const void *)record,
-                       (const float *)(const void *)(record + layout.sum), layout.bytes};
+            some_x x = {record + layout.codes, record, record + layout.sum, layout.bytes};
             float *to = y + (size_t)t * y_stride;
             int n = row1 - r < ROWS ? row1 - r : ROWS;
             m = t1 - t < FEW ? 1 : FEW;

@@ -66,6 +66,10 @@ INLINE __m256i sixteen_codes(const uint8_t *chunk, int j, int bits, int half, in
     v = _mm256_mullo_epi16(v, _mm256_setr_epi16(EIGHT(UPWARDS, 0), EIGHT(UPWARDS, 1)));
     return _mm256_srli_epi16(v, 16 - bits);
 }
+#undef CODE
+#undef TWO_BYTES
+#undef UPWARDS
+#undef EIGHT
 
 static inline void split_nibbles(__m256i raw, __m256i *even, __m256i *odd)
 {

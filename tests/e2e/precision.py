@@ -46,7 +46,7 @@ def check_divergence(work):
     for text in sorted(os.listdir(texts)):
         with open(os.path.join(texts, text), encoding="utf-8") as f:
             ids += tokenize(f.read(1200))
-    ids = ids[:60] if SANITIZED else ids
+    ids = ids[:500] if SANITIZED else ids  # of 60, one token alone moves the mean above the limit
     name, n = os.path.join(work, "ids.json"), len(ids)
     with open(name, "w") as f:
         json.dump(ids, f)
@@ -58,8 +58,7 @@ def check_divergence(work):
         total += sum(math.exp(x) * (x - y) for x, y in zip(p, q))
         same += p.index(max(p)) == q.index(max(q))
     print(f"{n} tokens: mean KL {total / n:.2g}, {n - same} with another first choice")
-    limit = 1e-3 if SANITIZED else 1e-4  # of so few tokens one is enough to move the mean
-    expect(0 < total / n <= limit, f"mean KL is above {limit}, or fast is not another precision")
+    expect(0 < total / n <= 1e-4, "mean KL is above 1e-4, or fast is not another precision")
     expect(n - same <= 1 + n // 1000, "too many tokens with another first choice")
 
 

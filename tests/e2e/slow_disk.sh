@@ -25,6 +25,6 @@ took = time.monotonic() - start
 assert got == open(os.path.join(fast, name), "rb").read(), "other bytes"
 assert took >= len(got) / 0.1e9 * 0.99, f"{len(got)} bytes in {took:.3f} s: faster than 0.1 GB/s"
 PY
-answer() { "$FLASH_MOE" run -m "$1" -p "What does grep do?" --temp 0 -n 12 --memory 64M 2>"$work/err" || { cat "$work/err" >&2; return 1; }; }
+answer() { "$FLASH_MOE" run -m "$1" -p "What does grep do?" --temp 0 -n 12 --capacity 16 2>"$work/err" || { cat "$work/err" >&2; return 1; }; }
 answer $model >"$work/fast" && answer "$work/slow" >"$work/behind" && cmp "$work/fast" "$work/behind" || exit 1
 umount "$work/slow" && wait

@@ -71,12 +71,7 @@ bool xp_pack_has_layer(const xp_pack_writer *w, int layer);
 fm_status xp_pack_put(xp_pack_writer *w, int layer, int expert,
                       const void *const part[XP_PROJECTIONS][XP_PARTS], fm_error *err);
 
-/* A piece of a part, as a download brings it. All pieces of a layer must come before it is
- * finished; its records are then read back for their checksums. */
-fm_status xp_pack_put_piece(xp_pack_writer *w, int layer, int expert, int projection, int part,
-                            size_t begin, const void *data, size_t n, fm_error *err);
-
-/* All experts of the layer were put: check sums, sync, rename. */
+/* All experts of the layer were put: sync, rename. */
 fm_status xp_pack_finish_layer(xp_pack_writer *w, int layer, fm_error *err);
 
 /* Read all experts of one layer from the source's files, put them and finish the layer; nothing is

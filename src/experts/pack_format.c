@@ -135,10 +135,11 @@ static const char *const parts[XP_PARTS] = {"codes", "scales", "biases", "bias"}
 static json_t *projection_json(const xp_layer *layer, int p)
 {
     const kn_mat *m = &layer->shape[p];
-    json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:i, s:i, s:I, s:I}", "format", formats[m->format],
-                          "bits", m->bits, "group", m->group, "scale_type", formats[m->scale_type],
-                          "rows", m->rows, "cols", m->cols, "row_bytes", (json_int_t)m->row_bytes,
-                          "scale_row_bytes", (json_int_t)m->scale_row_bytes);
+    json_t *o =
+        json_pack("{s:s, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:b}", "format", formats[m->format],
+                  "bits", m->bits, "group", m->group, "scale_type", formats[m->scale_type], "rows",
+                  m->rows, "cols", m->cols, "row_bytes", (json_int_t)m->row_bytes,
+                  "scale_row_bytes", (json_int_t)m->scale_row_bytes, "strips", kn_can_strip(m));
     size_t at[XP_PROJECTIONS][XP_PARTS];
     xp_record_layout(layer, at);
     for (int s = 0; s < XP_PARTS; s++) {
@@ -206,6 +207,8 @@ static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part)
         if (!parse_number(section, "bytes", 1, (json_int_t)1 << 40, &bytes)) return false;
         part[s].bytes = (size_t)bytes;
     }
+    m->strips = json_is_true(json_object_get(o, "strips"));
+    if (m->strips && !kn_can_strip(m)) return false;
     /* rows of another matrix may lie between these, but not behind the last */
     return part[XP_CODES].bytes >=
            (uint64_t)(rows - 1) * (uint64_t)row_bytes + kn_row_bytes(m->format, m->bits, m->cols);

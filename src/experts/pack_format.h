@@ -9,7 +9,7 @@
 
 #define XP_PACK_MANIFEST "manifest.json"
 #define XP_PACK_FORMAT "flash-moe packed experts"
-enum { XP_PACK_VERSION = 1, XP_PACK_MAX_MANIFEST = 64 << 20, XP_PACK_MAX_EXPERTS = 1 << 20 };
+enum { XP_PACK_VERSION = 2, XP_PACK_MAX_MANIFEST = 64 << 20, XP_PACK_MAX_EXPERTS = 1 << 20 };
 
 /* The start of a layer's file, little-endian; crc[n_experts] follows at byte 64, then zeros up to
  * `records_at`, where record 0 starts. */

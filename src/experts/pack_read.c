@@ -248,7 +248,6 @@ char *xp_pack_find(const char *model_dir)
 
 fm_status xp_pack_default_dir(const char *model_dir, char **out, fm_error *err)
 {
-    *out = access(model_dir, W_OK) ? cache_place(model_dir)
-                                   : bs_path_join(model_dir, XP_PACK_NAME);
+    *out = access(model_dir, W_OK) ? cache_place(model_dir) : bs_path_join(model_dir, XP_PACK_NAME);
     return *out ? FM_OK : fm_fail(err, FM_E_NOT_FOUND, "%s: no such folder", model_dir);
 }

@@ -16,8 +16,6 @@
 typedef struct pack_layer {
     int fd; /* of the temporary file; -1: not begun, or finished */
     bool finished;
-    bool pieces;   /* checksums must be read back */
-    uint64_t put;  /* bytes of parts that came */
     bool *have;    /* [n_experts] put whole */
     uint32_t *crc; /* [n_experts] */
 } pack_layer;
@@ -170,6 +168,20 @@ static fm_status check_place(const xp_pack_writer *w, int l, int expert, fm_erro
     return fm_fail(err, FM_E_ARGUMENT, "no expert %d of MoE layer %d to pack", expert, l);
 }
 
+/* Rows into strips (docs/FORMAT.md). */
+static void to_strips(const xp_layer *layer, const size_t at[XP_PROJECTIONS][XP_PARTS],
+                      char *record)
+{
+    for (int p = 0; p < XP_PROJECTIONS; p++) {
+        kn_mat m = layer->shape[p];
+        if (m.strips || !layer->part[p][XP_CODES].bytes || !kn_can_strip(&m)) continue;
+        m.w = record + at[p][XP_CODES];
+        m.scales = record + at[p][XP_SCALES];
+        m.biases = record + at[p][XP_BIASES];
+        kn_to_strips(&m);
+    }
+}
+
 fm_status xp_pack_put(xp_pack_writer *w, int l, int expert,
                       const void *const part[XP_PROJECTIONS][XP_PARTS], fm_error *err)
 {
@@ -183,54 +195,23 @@ fm_status xp_pack_put(xp_pack_writer *w, int l, int expert,
         for (int s = 0; s < XP_PARTS; s++)
             if (layer->part[p][s].bytes)
                 memcpy(w->record + at[p][s], part[p][s], layer->part[p][s].bytes);
+    to_strips(layer, at, w->record);
     w->state[l].crc[expert] = bs_crc32c(0, w->record, bytes);
     w->state[l].have[expert] = true;
     uint64_t offset = xp_pack_records_at(layer->n_experts) + (uint64_t)expert * bytes;
     return write_at(w, l, w->record, bytes, offset, err);
 }
 
-fm_status xp_pack_put_piece(xp_pack_writer *w, int l, int expert, int projection, int part,
-                            size_t begin, const void *data, size_t n, fm_error *err)
-{
-    fm_status status = check_place(w, l, expert, err);
-    if (!status) status = open_temp(w, l, err);
-    if (status) return status;
-    const xp_layer *layer = &w->layers[l];
-    size_t have = layer->part[projection][part].bytes;
-    if (begin > have || n > have - begin)
-        return fm_fail(err, FM_E_ARGUMENT, "bytes %zu+%zu of a part of %zu bytes", begin, n, have);
-    size_t at[XP_PROJECTIONS][XP_PARTS], bytes = xp_record_layout(layer, at);
-    w->state[l].pieces = true;
-    w->state[l].put += n;
-    uint64_t offset = xp_pack_records_at(layer->n_experts) + (uint64_t)expert * bytes;
-    return write_at(w, l, data, n, offset + at[projection][part] + begin, err);
-}
-
 /* --- finishing
  * --------------------------------------------------------------------------------------- */
-
-static fm_status read_back(xp_pack_writer *w, int l, fm_error *err)
-{
-    const xp_layer *layer = &w->layers[l];
-    size_t at[XP_PROJECTIONS][XP_PARTS], bytes = xp_record_layout(layer, at);
-    for (int e = 0; e < layer->n_experts; e++) {
-        uint64_t offset = xp_pack_records_at(layer->n_experts) + (uint64_t)e * bytes;
-        fm_status status = bs_pread_full(w->state[l].fd, w->dir, w->record, bytes, offset, err);
-        if (status) return status;
-        w->state[l].crc[e] = bs_crc32c(0, w->record, bytes);
-    }
-    return FM_OK;
-}
 
 static fm_status check_complete(const xp_pack_writer *w, int l, fm_error *err)
 {
     const xp_layer *layer = &w->layers[l];
     const pack_layer *s = &w->state[l];
-    uint64_t one = 0, whole = 0;
-    for (int p = 0; p < XP_PROJECTIONS; p++)
-        for (int part = 0; part < XP_PARTS; part++) one += layer->part[p][part].bytes;
-    for (int e = 0; e < layer->n_experts; e++) whole += s->have[e];
-    if (s->put + whole * one == one * (uint64_t)layer->n_experts) return FM_OK;
+    bool whole = true;
+    for (int e = 0; e < layer->n_experts; e++) whole = whole && s->have[e];
+    if (whole) return FM_OK;
     return fm_fail(err, FM_E_ARGUMENT, "%s: MoE layer %d is not complete", w->dir, l);
 }
 
@@ -258,7 +239,6 @@ fm_status xp_pack_finish_layer(xp_pack_writer *w, int l, fm_error *err)
     pack_layer *s = &w->state[l];
     if (s->finished) return FM_OK;
     fm_status status = check_complete(w, l, err);
-    if (!status && s->pieces) status = read_back(w, l, err);
     if (!status) status = seal(w, l, err);
     if (status) return status;
     posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED);

@@ -1,4 +1,5 @@
-/* body_table.h - the table of the ISA that has just been compiled. */
+/* body_table.h - the table of the ISA that has just been compiled. KN_STRIPS: does its matmul() take
+ * strips? */
 const kn_table KN_THIS_TABLE = {
     .dot = dot,
     .axpy = axpy,
@@ -23,4 +24,5 @@ const kn_table KN_THIS_TABLE = {
     .mamba2_step = mamba2_step,
     .act_prepare = act_prepare,
     .matmul = matmul,
+    .strips = KN_STRIPS,
 };

@@ -52,6 +52,12 @@ INLINE __m256i row_sum(const __m256i *v, int bits, int group, const __m256i *x)
     return products(_mm256_slli_epi32(h, 8), v[0], v[1], x, 1);
 }
 
+/* Lane i of eight rows in a chunk of the panel, four-bit codes: the even columns, then the odd. */
+INLINE void pack_lane(__m256i *chunk, int i, __m256i v)
+{
+    split_nibbles(v, &chunk[i], &chunk[ROWS + i]);
+}
+
 /* A chunk of eight rows in a panel (panel_avx2.h): the even columns, then the odd ones. */
 INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, int bytes, int bits)
 {
@@ -65,7 +71,7 @@ INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, 
     }
     transpose_8x8(even);
     if (bits == 4) { /* half as much to turn while they are packed */
-        UNROLL for (int i = 0; i < ROWS; i++) split_nibbles(even[i], &out[i], &out[ROWS + i]);
+        UNROLL for (int i = 0; i < ROWS; i++) pack_lane(out, i, even[i]);
         return;
     }
     transpose_8x8(odd);

@@ -68,9 +68,34 @@ INLINE void pack_rows(panel *p, int half, const kn_mat *w, const unpacker *u, in
                         g % GROUPS);
 }
 
+/* The same of a strip, whose rows are turned already. Scales of all groups wait as pack_rows() has
+ * them. */
+static void pack_strip(panel *p, int half, const kn_mat *w, int row, int c0, int n_cols)
+{
+    const char *codes =
+        (const char *)w->w + (size_t)row * w->row_bytes + (size_t)c0 / 2 * KN_STRIP_ROWS;
+    for (int c = 0; c < n_cols; c += 8, codes += 64) {
+        __m512i *chunk = p->codes[half] + c / CHUNK * 32 + c % CHUNK / 8;
+        _mm_prefetch(codes + STRIP_AHEAD, _MM_HINT_T0);
+        split_nibbles(_mm512_loadu_si512(codes), chunk, chunk + 16);
+    }
+    size_t strip = KN_STRIP_ROWS * float_bytes(w->scale_type);
+    for (int g = c0 / w->group, end = g + n_cols / w->group; g < end; g++) {
+        size_t at = (size_t)row * w->scale_row_bytes + (size_t)g * strip;
+        p->scales[half].scale[g % GROUPS] =
+            sixteen_floats((const char *)w->scales + at, w->scale_type);
+        p->scales[half].bias[g % GROUPS] =
+            sixteen_floats((const char *)w->biases + at, w->scale_type);
+    }
+}
+
 static void pack_half(panel *p, int half, const kn_mat *w, const unpacker *u, int row, int last,
                       int c0, int n_cols, const following *next)
 {
+    if (w->strips) {
+        pack_strip(p, half, w, row, c0, n_cols);
+        return;
+    }
     switch (w->bits) {
     case 2: pack_rows(p, half, w, u, row, last, c0, n_cols, next, 2); return;
     case 3: pack_rows(p, half, w, u, row, last, c0, n_cols, next, 3); return;
@@ -194,7 +219,7 @@ static void panel_rows(float *y, size_t y_stride, const kn_mat *w, const unpacke
         pack_half(&p, 0, w, u, row, last, c, n_cols, &next);
         if (n_rows > ROWS) pack_half(&p, 1, w, u, row + ROWS, last, c, n_cols, &next);
         else memset(p.codes[1], 0, sizeof p.codes[1]), memset(&p.scales[1], 0, sizeof p.scales[1]);
-        panel_columns(&p, w, layout, first, n_tokens, c, n_cols, &next);
+        panel_columns(&p, w, layout, first, n_tokens, c, n_cols, w->strips ? NULL : &next);
     }
     for (int t = 0; t < n_tokens; t++) {
         float *out = y + (size_t)t * y_stride + row;

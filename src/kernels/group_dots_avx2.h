@@ -36,3 +36,45 @@ INLINE void group_dots(__m256i sum[][2], int m, const panel *p, unsigned c, int 
         add_pairs(sum, m, w, run / 2, x, record);
     }
 }
+
+/* The same of a strip, for two vectors at most: bytes, as sums of four lanes, eight columns each,
+ * fit 16 bits (2 * 4 * 15 * 128 twice is less than 2^15). */
+#define STRIP_TILE 2
+
+/* dot[i][half] = sum(q X) of `group` columns of the strip at `codes`. */
+INLINE void strip_dots(__m256i dot[][2], int m, const char *codes, const char *x, size_t record,
+                       int group)
+{
+    UNROLL for (int i = 0; i < m; i++) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
+    for (int c = 0; c < group; c += 32) {
+        /* the second chunk of 128 columns, the second half of a chunk */
+        const char *at = x + c / CHUNK * X_CHUNK_BYTES + c % CHUNK / 2;
+        __m256i part[STRIP_TILE][2][2]; /* of a plane and half */
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++) part[i][j][0] =
+            part[i][j][1] = _mm256_setzero_si256();
+        UNROLL for (int lane = 0; lane < 4; lane++, codes += 64, at += 4)
+        {
+            __m256i q[2][2];
+            _mm_prefetch(codes + STRIP_AHEAD, _MM_HINT_T0);
+            UNROLL for (int h = 0; h < 2; h++)
+            {
+                split_nibbles(load_vector(codes + 32 * h), &q[h][0], &q[h][1]);
+                IN_REGISTERS_2(q[h][0], q[h][1]);
+            }
+            UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++)
+            {
+                const char *plane = at + (size_t)i * record + X_PLANE * j;
+                __m256i even = four_bytes(plane), odd = four_bytes(plane + X_PARITY);
+                UNROLL for (int h = 0; h < 2; h++) part[i][j][h] = _mm256_add_epi16(
+                    part[i][j][h], _mm256_add_epi16(_mm256_maddubs_epi16(q[h][0], even),
+                                                    _mm256_maddubs_epi16(q[h][1], odd)));
+                IN_REGISTERS_2(part[i][j][0], part[i][j][1]);
+            }
+        }
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int h = 0; h < 2; h++) dot[i][h] =
+            _mm256_add_epi32(
+                dot[i][h],
+                _mm256_add_epi32(_mm256_madd_epi16(part[i][0][h], _mm256_set1_epi16(256)),
+                                 _mm256_madd_epi16(part[i][1][h], _mm256_set1_epi16(1))));
+    }
+}

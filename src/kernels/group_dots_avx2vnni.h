@@ -44,3 +44,37 @@ INLINE void group_dots(__m256i sum[][2], int m, const panel *p, unsigned c, int 
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < 2; r++) sum[i][r] =
         _mm256_add_epi32(_mm256_slli_epi32(part[i][2 * r], 8), part[i][2 * r + 1]);
 }
+
+#define STRIP_TILE 4
+
+/* dot[i][half] = sum(q X) of `group` columns of the strip at `codes`. */
+INLINE void strip_dots(__m256i dot[][2], int m, const char *codes, const char *x, size_t record,
+                       int group)
+{
+    __m256i part[STRIP_TILE][4]; /* plane * 2 + half */
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 4; j++) part[i][j] =
+        _mm256_setzero_si256();
+    for (int c = 0; c < group; c += 8, codes += 64) {
+        const char *at = x + c / CHUNK * X_CHUNK_BYTES + c % CHUNK / 2;
+        __m256i q[2][2];
+        _mm_prefetch(codes + STRIP_AHEAD, _MM_HINT_T0);
+        UNROLL for (int h = 0; h < 2; h++)
+        {
+            split_nibbles(load_vector(codes + 32 * h), &q[h][0], &q[h][1]);
+            IN_REGISTERS_2(q[h][0], q[h][1]);
+        }
+        UNROLL for (int i = 0; i < m; i++)
+        {
+            UNROLL for (int j = 0; j < 2; j++)
+            {
+                const char *plane = at + (size_t)i * record + X_PLANE * j;
+                __m256i even = four_bytes(plane), odd = four_bytes(plane + X_PARITY);
+                UNROLL for (int h = 0; h < 2; h++) part[i][2 * j + h] = _mm256_dpbusd_avx_epi32(
+                    _mm256_dpbusd_avx_epi32(part[i][2 * j + h], q[h][0], even), q[h][1], odd);
+            }
+            IN_REGISTERS_4(part[i]);
+        }
+    }
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int h = 0; h < 2; h++) dot[i][h] =
+        _mm256_add_epi32(_mm256_slli_epi32(part[i][h], 8), part[i][2 + h]);
+}

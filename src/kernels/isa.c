@@ -260,8 +260,27 @@ void kn_act_prepare(const kn_act *a, int t0, int t1)
         isas[a->isa].table->act_prepare(a, t0, t1);
 }
 
+bool kn_likes_strips(kn_isa isa, kn_precision precision)
+{
+    return isas[isa].table->strips && precision == KN_PRECISION_FAST;
+}
+
+/* Strips for products that know rows only. */
+static void product_in_rows(const kn_table *table, float *y, size_t y_stride, const kn_mat *w,
+                            const kn_act *a, int row0, int row1, int t0, int t1)
+{
+    kn_strip_rows rows;
+    for (int r = row0; r < row1; r += KN_STRIP_ROWS) {
+        kn_mat strip = kn_rows_of_strip(w, r, KN_STRIP_ROWS, &rows);
+        table->matmul(y + r, y_stride, &strip, a, 0, KN_STRIP_ROWS, t0, t1);
+    }
+}
+
 void kn_matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
                int t0, int t1)
 {
-    isas[a->isa].table->matmul(y, y_stride, w, a, row0, row1, t0, t1);
+    const kn_table *table = isas[a->isa].table;
+    if (w->strips && !(table->strips && kn_is_integer_product(a, w)))
+        product_in_rows(table, y, y_stride, w, a, row0, row1, t0, t1);
+    else table->matmul(y, y_stride, w, a, row0, row1, t0, t1);
 }

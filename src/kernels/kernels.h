@@ -38,6 +38,13 @@ bool kn_isa_parse(const char *name, kn_isa *out); /* "auto" gives the best one h
 bool kn_isa_available(kn_isa isa);                /* does this CPU have it? */
 kn_isa kn_isa_best(void);
 
+/* How activations are multiplied. */
+typedef enum kn_precision {
+    KN_PRECISION_F32,  /* activations stay float32 */
+    KN_PRECISION_FAST, /* activations as integers a group, the same on every ISA; docs/FINDINGS.md
+                        */
+} kn_precision;
+
 /* --- matrices ------------------------------------------------------------------------------- */
 
 typedef enum kn_format {
@@ -60,6 +67,7 @@ typedef struct kn_mat {
     int bits, group;      /* KN_AFFINE and the floating modes; 0 otherwise */
     kn_format scale_type; /* KN_AFFINE: type of scales and biases: KN_F32, KN_F16 or KN_BF16 */
     int rows, cols;
+    bool strips;            /* rows lie in strips (below) instead of one after another */
     size_t row_bytes;       /* distance from one row's codes to the next (row stride of w) */
     size_t scale_row_bytes; /* the same for scales and biases */
     const void *w, *scales, *biases; /* biases NULL where the format has none */
@@ -68,6 +76,22 @@ typedef struct kn_mat {
 /* Bytes of one row of codes, and of one row of scales (= of biases), stored densely. */
 size_t kn_row_bytes(kn_format format, int bits, int cols);
 size_t kn_scale_row_bytes(kn_format format, kn_format scale_type, int group, int cols);
+
+/* Strips: KN_STRIP_ROWS rows side by side, as products want to meet them. Of a strip's codes come
+ * the first four bytes of each row, then the next four of each, and so on; of its scales, and of
+ * its biases, the first of each row, then the second. Every strip takes as many bytes as its rows
+ * did, so it begins where its first row would, at w + row * row_bytes. A product's row0 and row1
+ * are multiples of KN_STRIP_ROWS then. The bits of all results are the same. */
+enum { KN_STRIP_ROWS = 16 };
+
+/* Could it lie in strips? KN_AFFINE of four bits, whole strips, dense rows of at most 16384. */
+bool kn_can_strip(const kn_mat *m);
+
+/* Are products of these faster with strips? (Where they are not, they are slower.) */
+bool kn_likes_strips(kn_isa isa, kn_precision precision);
+
+/* Turn the rows of m into strips, in place: its memory must be writable. */
+void kn_to_strips(kn_mat *m);
 
 /* One row as float32 (embedding lookup, repacking, tests): out[cols]. */
 void kn_dequant_row(const kn_mat *m, int row, float *out);
@@ -78,12 +102,6 @@ void kn_dequant_row(const kn_mat *m, int row, float *out);
 void kn_quantise_row(const float *x, const kn_mat *shape, void *codes, void *scales, void *biases);
 
 /* --- activations ---------------------------------------------------------------------------- */
-
-typedef enum kn_precision {
-    KN_PRECISION_F32,  /* activations stay float32 */
-    KN_PRECISION_FAST, /* activations as integers a group, the same on every ISA; docs/FINDINGS.md
-                        */
-} kn_precision;
 
 /* n vectors x of `cols` floats (stride floats apart), prepared for products with matrices of one
  * group size (the group of a KN_AFFINE matrix, 0 for all other formats; a mismatch is not wrong, it

@@ -35,9 +35,31 @@ INLINE void pack_rows(panel *p, int half, const kn_mat *w, int row, int last, in
     turn_scales(w, row, last, c0 / w->group, n_cols / w->group, &p->scales[half]);
 }
 
+/* The same of a strip, whose rows are turned already. */
+static void pack_strip(panel *p, int half, const kn_mat *w, int row, int c0, int n_cols)
+{
+    size_t strip = (size_t)(row - half * ROWS), g0 = (size_t)(c0 / w->group);
+    const char *codes = (const char *)w->w + strip * w->row_bytes + (size_t)c0 / 2 * KN_STRIP_ROWS;
+    for (int c = 0; c < n_cols; c += 8, codes += 64) {
+        _mm_prefetch(codes + STRIP_AHEAD, _MM_HINT_T0);
+        pack_lane(p->codes[half] + c / CHUNK * CHUNK_VECTORS, c % CHUNK / 8,
+                  load_vector(codes + 32 * half));
+    }
+    size_t size = float_bytes(w->scale_type),
+           at = strip * w->scale_row_bytes + (g0 * KN_STRIP_ROWS + (size_t)(half * ROWS)) * size;
+    for (int g = 0; g < n_cols / w->group; g++, at += KN_STRIP_ROWS * size) {
+        p->scales[half].scale[g] = eight_floats((const char *)w->scales + at, w->scale_type);
+        p->scales[half].bias[g] = eight_floats((const char *)w->biases + at, w->scale_type);
+    }
+}
+
 static void pack_half(panel *p, int half, const kn_mat *w, int row, int last, int c0, int n_cols,
                       size_t ahead)
 {
+    if (w->strips) {
+        pack_strip(p, half, w, row, c0, n_cols);
+        return;
+    }
     switch (w->bits) {
     case 2: pack_rows(p, half, w, row, last, c0, n_cols, ahead, 2); return;
     case 3: pack_rows(p, half, w, row, last, c0, n_cols, ahead, 3); return;

@@ -88,6 +88,12 @@ void kn_dequant_span(const kn_mat *m, int row, int c0, int c1, float *out)
 {
     const uint8_t *w = (const uint8_t *)m->w + (size_t)row * m->row_bytes;
     int group = kn_group_of(m);
+    if (m->strips) {
+        kn_strip_rows rows;
+        kn_mat one = kn_rows_of_strip(m, row, 1, &rows);
+        kn_dequant_span(&one, 0, c0, c1, out);
+        return;
+    }
     if (!group) {
         for (int c = c0; c < c1; c++) *out++ = kn_read_float(m->format, w, (size_t)c);
         return;

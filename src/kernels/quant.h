@@ -10,6 +10,15 @@ int kn_group_of(const kn_mat *m);
 /* Scale and bias of group g of a row (1 and 0 where the format has none). */
 void kn_group_scale(const kn_mat *m, int row, int g, float *scale, float *bias);
 
+/* n rows of a matrix in strips, from `row` on, as rows again. */
+enum { KN_STRIP_ROW_BYTES = 8192, KN_STRIP_SCALE_BYTES = 2048 }; /* of a row at most */
+typedef struct kn_strip_rows {
+    unsigned char codes[KN_STRIP_ROWS * KN_STRIP_ROW_BYTES];
+    unsigned char scales[KN_STRIP_ROWS * KN_STRIP_SCALE_BYTES];
+    unsigned char biases[KN_STRIP_ROWS * KN_STRIP_SCALE_BYTES];
+} kn_strip_rows;
+kn_mat kn_rows_of_strip(const kn_mat *m, int row, int n, kn_strip_rows *to);
+
 /* Columns [c0, c1) of one row as float32, out[c1 - c0]. */
 void kn_dequant_span(const kn_mat *m, int row, int c0, int c1, float *out);
 

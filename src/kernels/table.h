@@ -39,6 +39,7 @@ typedef struct kn_table {
                         float, int, int);
     void (*act_prepare)(const kn_act *, int, int);
     void (*matmul)(float *, size_t, const kn_mat *, const kn_act *, int, int, int, int);
+    bool strips; /* matmul takes strips where the product is of integers */
 } kn_table;
 
 const kn_table *kn_table_of(kn_isa isa);

@@ -12,8 +12,9 @@
 #include "kernels/body_attention.h"
 #include "kernels/body_recurrence.h"
 
-/* Up to MATVEC_TOKENS vectors are multiplied one by one in float32. */
-enum { TILE_TOKENS = 6, MATVEC_TOKENS = 2 };
+/* Up to MATVEC_TOKENS vectors are multiplied one by one in float32; up to STRIP_TOKENS are
+ * multiplied with a strip's codes as they lie, more of them share a panel. */
+enum { TILE_TOKENS = 6, MATVEC_TOKENS = 2, STRIP_TOKENS = 16 };
 #include "kernels/dequant_avx512.h"
 
 #include "kernels/body_matmul.h"
@@ -22,13 +23,17 @@ enum { TILE_TOKENS = 6, MATVEC_TOKENS = 2 };
 
 #include "kernels/integer_avx512.h"
 
+#include "kernels/strips_avx512.h"
+
 #include "kernels/gemm_avx512.h"
 
 static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
                    int t0, int t1)
 {
     bool whole_lanes = w->format != KN_F8_BLOCK || w->cols % 16 == 0;
-    if (kn_is_integer_product(a, w) && t1 - t0 == 1) {
+    if (kn_is_integer_product(a, w) && w->strips && t1 - t0 <= STRIP_TOKENS) {
+        strips_integer(y, y_stride, w, a, row0, row1, t0, t1);
+    } else if (kn_is_integer_product(a, w) && t1 - t0 == 1 && !w->strips) {
         matvec_integer(y, y_stride, w, a, row0, row1, t0, t1);
     } else if (kn_is_integer_product(a, w)) {
         gemm_integer(y, y_stride, w, a, row0, row1, t0, t1);
@@ -40,6 +45,7 @@ static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, 
     }
 }
 
+#define KN_STRIPS true
 #define KN_THIS_TABLE kn_table_avx512
 #include "kernels/body_table.h"
 

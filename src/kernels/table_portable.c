@@ -18,5 +18,6 @@ enum { TILE_TOKENS = 2 };
 
 #include "kernels/body_integer.h"
 
+#define KN_STRIPS false
 #define KN_THIS_TABLE kn_table_portable
 #include "kernels/body_table.h"

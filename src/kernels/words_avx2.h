@@ -66,11 +66,12 @@ INLINE __m256i row_sum(const __m256i *v, int bits, int group, const __m256i *x)
     return bits == 4 ? nibble_sums(v[0], v[1], x) : word_sums(v, x, group);
 }
 
-/* Eight codes of four bits as four pairs of words. */
-INLINE void spread_pairs(__m256i v, __m256i *out)
+/* Lane i of eight rows in a chunk of the panel, four-bit codes: four pairs of words. */
+INLINE void pack_lane(__m256i *chunk, int i, __m256i v)
 {
     const __m256i mask = _mm256_set1_epi32(0x000f000f);
-    UNROLL for (int k = 0; k < 4; k++) out[k] = _mm256_and_si256(_mm256_srli_epi32(v, 4 * k), mask);
+    UNROLL for (int k = 0; k < 4; k++) chunk[4 * i + k] =
+        _mm256_and_si256(_mm256_srli_epi32(v, 4 * k), mask);
 }
 
 /* A chunk of eight rows in a panel (panel_avx2.h): pairs of words. */
@@ -88,7 +89,7 @@ INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, 
         for (int i = 0; i < ROWS; i++) turned[i] = v[i][j];
         transpose_8x8(turned);
         for (int i = 0; i < ROWS; i++) {
-            if (bits == 4) spread_pairs(turned[i], out + 4 * i);
+            if (bits == 4) pack_lane(out, i, turned[i]);
             else out[8 * j + i] = turned[i];
         }
     }

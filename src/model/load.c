@@ -40,6 +40,14 @@ static md_weights *weights_of(md_model *m, const md_spec *s)
     return s->layer < 0 ? &m->globals : &m->layers[s->layer].w;
 }
 
+/* Products go through strips, where they like them, but for what is read row by row. */
+static bool in_strips(const md_model *m, const md_spec *s, int p, const kn_mat *mat)
+{
+    bool by_rows = s->part[p] == MD_KV_B || (s->part[p] == MD_EMBED && !m->layout.tied);
+    return !by_rows && kn_likes_strips(m->options.isa, m->options.precision) &&
+           s->part_rows[p] % KN_STRIP_ROWS == 0 && kn_can_strip(mat);
+}
+
 /* The read matrix becomes the spec's parts. */
 static void place_parts(md_model *m, const md_binding *b, const float *bias)
 {
@@ -55,6 +63,7 @@ static void place_parts(md_model *m, const md_binding *b, const float *bias)
             mat->scales = (const unsigned char *)mat->scales + row * mat->scale_row_bytes;
         if (mat->biases)
             mat->biases = (const unsigned char *)mat->biases + row * mat->scale_row_bytes;
+        if (in_strips(m, s, p, mat)) kn_to_strips(mat);
         if (bias) w->bias[s->part[p]] = bias + row;
         row += (size_t)s->part_rows[p];
     }

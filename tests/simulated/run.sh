@@ -8,11 +8,13 @@ echo '#include <simde/x86/avx512.h>' | ${CC:-cc} -E - > /dev/null 2>&1 || {
     exit 77
 }
 mkdir -p "$out/kernels"
-# One instruction is written as assembly, which only the real CPU understands.
+# Some instructions are written as assembly, which only the real CPU understands.
 sed 's/__asm__("vpdpwssd.*;/sum = sim_dpwssd(sum, a, _mm512_set1_epi32(both));/' \
     src/kernels/lanes_avx512.h > "$out/kernels/lanes_avx512.h"
 sed 's/__asm__("%{vex%} vpdpwssd.*sum\.\(lo\|hi\).*;/sum.\1 = sim256_dpwssd(sum.\1, a.\1, b);/' \
     src/kernels/lanes_avx2.h > "$out/kernels/lanes_avx2.h"
+sed 's/__asm__("vpdpbusd.*;/sum = _mm512_dpbusd_epi32(sum, q, _mm512_set1_epi32(*x));/' \
+    src/kernels/strips_avx512.h > "$out/kernels/strips_avx512.h"
 flags="-O1 -std=c11 -D_GNU_SOURCE -ffp-contract=off -fno-strict-aliasing -Wno-psabi"
 flags="$flags -I$out -I$here -Isrc -Iinclude -Itests/unit"
 isa="-mavx2 -mfma -mf16c -mbmi2"

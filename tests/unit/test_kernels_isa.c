@@ -93,6 +93,58 @@ static void products_of(kn_isa isa)
         }
 }
 
+/* y of the rows that two tasks compute. */
+static void product_in_two(kn_isa isa, kn_precision precision, float *y, const kn_mat *m,
+                           const float *x, size_t stride, int n)
+{
+    int cut = m->rows / 2 / KN_STRIP_ROWS * KN_STRIP_ROWS;
+    void *scratch = malloc(kn_act_bytes(n, m->cols));
+    kn_act a;
+    kn_act_init(&a, isa, x, stride, n, m->cols, m->group, precision, scratch);
+    kn_act_prepare(&a, 0, n);
+    if (cut) kn_matmul(y, (size_t)m->rows, m, &a, 0, cut, 0, n);
+    kn_matmul(y, (size_t)m->rows, m, &a, cut, m->rows, 0, n);
+    free(scratch);
+}
+
+/* The same matrix as rows and as strips. */
+static void strips_of(kn_isa isa)
+{
+    rng r = {17};
+    static const kn_format scales[] = {KN_F32, KN_F16, KN_BF16};
+    for (int round = 0; round < 54; round++) {
+        int group = 32 << round % 3, rows = KN_STRIP_ROWS * (1 + rng_below(&r, 10));
+        int cols = group * (1 + rng_below(&r, round % 9 ? 1200 / group : 9000 / group));
+        int n = round < 40 ? 1 + round / 3 : 1 + rng_below(&r, 150);
+        test_mat m = random_mat(&r, KN_AFFINE, 4, group, scales[round / 3 % 3], rows, cols);
+        size_t total = (size_t)rows * (size_t)n, stride = (size_t)cols + 3;
+        float *x = random_floats(&r, stride * (size_t)n), *row[2];
+        float *got = random_floats(&r, total), *want[2];
+        for (size_t i = 0; round % 5 == 4 && i < stride * (size_t)n; i++) /* the fullest sums */
+            x[i] = (i / stride & 1 ? -1 : 1) * (i % 7 ? 1 : 32384 / 32512.0f);
+        if (round % 5 == 4) memset((void *)(uintptr_t)m.m.w, 0xff, (size_t)rows * m.m.row_bytes);
+        for (int p = KN_PRECISION_F32; p <= KN_PRECISION_FAST; p++) {
+            want[p] = random_floats(&r, total);
+            product(KN_ISA_PORTABLE, (kn_precision)p, want[p], &m.m, x, stride, n);
+            row[p] = random_floats(&r, (size_t)cols);
+        }
+        kn_dequant_row(&m.m, rows - 3, row[0]);
+        assert_true(kn_can_strip(&m.m));
+        kn_to_strips(&m.m);
+        kn_dequant_row(&m.m, rows - 3, row[1]);
+        same(row[1], row[0], (size_t)cols, isa, "a strip's row");
+        for (int p = KN_PRECISION_F32; p <= KN_PRECISION_FAST; p++) {
+            char what[80];
+            snprintf(what, sizeof what, "strips, group %d scales %d %dx%d n %d %s", group,
+                     m.m.scale_type, rows, cols, n, p ? "fast" : "f32");
+            product_in_two(isa, (kn_precision)p, got, &m.m, x, stride, n);
+            same(got, want[p], total, isa, what);
+            free(want[p]), free(row[p]);
+        }
+        free(x), free(got), free_mat(&m);
+    }
+}
+
 /* The largest codes times the largest activations of either sign: the sums of a group must have
  * room for them. Some activations end in the lowest byte there is. */
 static void fullest_groups_of(kn_isa isa)
@@ -270,6 +322,13 @@ static void fullest_groups(void **state)
     fullest_groups_of(KN_ISA_PORTABLE);
 }
 
+static void strips(void **state)
+{
+    (void)state;
+    each_isa(strips_of);
+    strips_of(KN_ISA_PORTABLE);
+}
+
 static void batches(void **state)
 {
     (void)state;
@@ -307,7 +366,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names),          cmocka_unit_test(vectors), cmocka_unit_test(products),
         cmocka_unit_test(fullest_groups), cmocka_unit_test(batches), cmocka_unit_test(attention),
-        cmocka_unit_test(recurrences),
+        cmocka_unit_test(recurrences),    cmocka_unit_test(strips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,70 @@
+/* strips.c - from rows to strips, and back for products that know rows only. */
+#include "kernels/quant.h"
+
+#include <string.h>
+
+bool kn_can_strip(const kn_mat *m)
+{
+    return m->format == KN_AFFINE && m->bits == 4 && m->rows % KN_STRIP_ROWS == 0 &&
+           m->row_bytes == kn_row_bytes(m->format, m->bits, m->cols) &&
+           m->scale_row_bytes == kn_scale_row_bytes(m->format, m->scale_type, m->group, m->cols) &&
+           m->row_bytes <= KN_STRIP_ROW_BYTES && m->scale_row_bytes <= KN_STRIP_SCALE_BYTES;
+}
+
+/* Numbers of `size` bytes: every `from_step`-th at `from`, to every `to_step`-th at `to`. */
+static void copy_every(unsigned char *to, size_t to_step, const unsigned char *from,
+                       size_t from_step, size_t n, size_t size)
+{
+    if (size == 2)
+        for (size_t i = 0; i < n; i++) memcpy(to + 2 * i * to_step, from + 2 * i * from_step, 2);
+    else
+        for (size_t i = 0; i < n; i++) memcpy(to + 4 * i * to_step, from + 4 * i * from_step, 4);
+}
+
+static size_t scale_size(const kn_mat *m)
+{
+    return m->scale_type == KN_F32 ? 4 : 2;
+}
+
+/* Sixteen rows of row_bytes bytes at p, in place. */
+static void strip_rows(unsigned char *p, size_t row_bytes, size_t size, unsigned char *scratch)
+{
+    memcpy(scratch, p, KN_STRIP_ROWS * row_bytes);
+    for (size_t r = 0; r < KN_STRIP_ROWS; r++)
+        copy_every(p + r * size, KN_STRIP_ROWS, scratch + r * row_bytes, 1, row_bytes / size, size);
+}
+
+void kn_to_strips(kn_mat *m)
+{
+    unsigned char scratch[KN_STRIP_ROWS * KN_STRIP_ROW_BYTES];
+    unsigned char *codes = (unsigned char *)m->w, *scales = (unsigned char *)m->scales,
+                  *biases = (unsigned char *)m->biases;
+    for (int r = 0; r < m->rows; r += KN_STRIP_ROWS) {
+        size_t row = (size_t)r;
+        strip_rows(codes + row * m->row_bytes, m->row_bytes, 4, scratch);
+        strip_rows(scales + row * m->scale_row_bytes, m->scale_row_bytes, scale_size(m), scratch);
+        strip_rows(biases + row * m->scale_row_bytes, m->scale_row_bytes, scale_size(m), scratch);
+    }
+    m->strips = true;
+}
+
+kn_mat kn_rows_of_strip(const kn_mat *m, int row, int n, kn_strip_rows *to)
+{
+    kn_mat out = *m;
+    size_t first = (size_t)(row / KN_STRIP_ROWS * KN_STRIP_ROWS), size = scale_size(m);
+    const unsigned char *codes = (const unsigned char *)m->w + first * m->row_bytes;
+    const unsigned char *scales = (const unsigned char *)m->scales + first * m->scale_row_bytes;
+    const unsigned char *biases = (const unsigned char *)m->biases + first * m->scale_row_bytes;
+    for (size_t i = 0; i < (size_t)n; i++) {
+        size_t r = (size_t)row - first + i;
+        copy_every(to->codes + i * m->row_bytes, 1, codes + 4 * r, KN_STRIP_ROWS, m->row_bytes / 4,
+                   4);
+        size_t at = i * m->scale_row_bytes, groups = m->scale_row_bytes / size;
+        copy_every(to->scales + at, 1, scales + size * r, KN_STRIP_ROWS, groups, size);
+        copy_every(to->biases + at, 1, biases + size * r, KN_STRIP_ROWS, groups, size);
+    }
+    out.strips = false;
+    out.rows = n;
+    out.w = to->codes, out.scales = to->scales, out.biases = to->biases;
+    return out;
+}

@@ -120,6 +120,7 @@ static void set_kernel(bench *b, int k, int rows, int cols, int tokens)
                   .cols = cols};
     m->row_bytes = kn_row_bytes(m->format, m->bits, cols);
     m->scale_row_bytes = kn_scale_row_bytes(m->format, m->scale_type, m->group, cols);
+    m->strips = kn_can_strip(m) && kn_likes_strips(b->isa, b->precision); /* as a model has it */
     b->bytes =
         (size_t)rows * (m->row_bytes + (m->format == KN_AFFINE ? 2 : 1) * m->scale_row_bytes);
     b->n_matrices = (int)(WEIGHT_BYTES / b->bytes);

@@ -107,6 +107,12 @@ static void strips_integer(float *y, size_t y_stride, const kn_mat *w, const kn_
     static strip_fn *const times[] = {strip_times_1, strip_times_2, strip_times_3, strip_times_4,
                                       strip_times_5, strip_times_6, strip_times_7, strip_times_8};
     kn_act_layout layout = kn_act_layout_of(a);
+    const char *head = (const char *)w->w + (size_t)row0 * w->row_bytes;
+    fetch(&head, STRIP_AHEAD); /* what the steady fetching begins behind */
+    size_t scales = (size_t)row0 * w->scale_row_bytes;
+    const char *scale = (const char *)w->scales + scales, *bias = (const char *)w->biases + scales;
+    fetch(&scale, STRIP_SCALES_AHEAD);
+    fetch(&bias, STRIP_SCALES_AHEAD);
     for (int r = row0; r < row1; r += KN_STRIP_ROWS)
         for (int t = t0, m; t < t1; t += m) {
             int left = t1 - t, n_tiles = (left + STRIP_TILE - 1) / STRIP_TILE;

@@ -13,6 +13,13 @@ enum { CHANNELS_A_TASK = 256 };
  * near zero: short ones often are, so their products are exact. */
 enum { SHORT_HEAD = 64 };
 
+bool md_deltanet_is_exact(const md_arch *c, md_mat part)
+{
+    if (part == MD_DN_B || part == MD_DN_A) return true;
+    bool wide = part == MD_DN_QKV || part == MD_DN_Z || part == MD_O;
+    return wide && (c->dn_k_dim < SHORT_HEAD || c->dn_v_dim < SHORT_HEAD);
+}
+
 /* --- convolution ------------------------------------------------------------------------------ */
 
 typedef struct convolution {
@@ -124,16 +131,14 @@ void md_deltanet(md_run *r, int layer)
     deltanet d = make(r, layer);
     const md_weights *w = &d.l->w;
     size_t wide = r->work_width, hidden = (size_t)d.c->hidden;
-    bool exact = d.c->dn_k_dim < SHORT_HEAD || d.c->dn_v_dim < SHORT_HEAD;
-    md_product p[] = {
-        {&w->mat[MD_DN_QKV], w->bias[MD_DN_QKV], d.qkv, wide, exact},
-        {&w->mat[MD_DN_Z], w->bias[MD_DN_Z], d.z, wide, exact},
-        {&w->mat[MD_DN_B], w->bias[MD_DN_B], d.b, wide, true},
-        {&w->mat[MD_DN_A], w->bias[MD_DN_A], d.a, wide, true},
-    };
+    const md_mat parts[] = {MD_DN_QKV, MD_DN_Z, MD_DN_B, MD_DN_A, MD_O};
+    float *const to[] = {d.qkv, d.z, d.b, d.a, r->y};
+    md_product p[5];
+    for (int i = 0; i < 5; i++)
+        p[i] = (md_product){&w->mat[parts[i]], w->bias[parts[i]], to[i], i < 4 ? wide : hidden,
+                            md_deltanet_is_exact(d.c, parts[i])};
     md_products(r, r->h, hidden, r->n, p, 4);
     md_convolve(r, layer, d.qkv, d.convolved, wide, (int)(2 * d.kd + d.vd));
     bs_pool_run(r->pool, run_head, &d, d.c->dn_v_heads);
-    md_product o = {&w->mat[MD_O], w->bias[MD_O], r->y, hidden, exact};
-    md_products(r, d.out, wide, r->n, &o, 1);
+    md_products(r, d.out, wide, r->n, &p[4], 1);
 }

@@ -213,6 +213,7 @@ void md_norm_tokens(md_run *r, const md_weights *w, md_vec weight, md_vec bias, 
 void md_attention(md_run *r, int layer);
 void md_mla(md_run *r, int layer);
 void md_deltanet(md_run *r, int layer);
+bool md_deltanet_is_exact(const md_arch *c, md_mat part); /* md_product.exact, of its layers */
 void md_mamba1(md_run *r, int layer);
 void md_mamba2(md_run *r, int layer);
 void md_dense_mlp(md_run *r, int layer);

@@ -40,12 +40,20 @@ static md_weights *weights_of(md_model *m, const md_spec *s)
     return s->layer < 0 ? &m->globals : &m->layers[s->layer].w;
 }
 
-/* Products go through strips, where they like them, but for what is read row by row. */
+/* Is it read row by row, or multiplied in float32 at every precision? */
+static bool wants_rows(const md_model *m, const md_spec *s, md_mat part)
+{
+    if (s->layer < 0) return part == MD_EMBED && !m->layout.tied;
+    bool delta = m->config.layer[s->layer].mixer == MD_DELTANET;
+    return part == MD_KV_B || (delta && md_deltanet_is_exact(&m->config, part));
+}
+
+/* Other products go through strips where they like them. */
 static bool in_strips(const md_model *m, const md_spec *s, int p, const kn_mat *mat)
 {
-    bool by_rows = s->part[p] == MD_KV_B || (s->part[p] == MD_EMBED && !m->layout.tied);
-    return !by_rows && kn_likes_strips(m->options.isa, m->options.precision) &&
-           s->part_rows[p] % KN_STRIP_ROWS == 0 && kn_can_strip(mat);
+    return kn_likes_strips(m->options.isa, m->options.precision) &&
+           s->part_rows[p] % KN_STRIP_ROWS == 0 && kn_can_strip(mat) &&
+           !wants_rows(m, s, s->part[p]);
 }
 
 /* The read matrix becomes the spec's parts. */

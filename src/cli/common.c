@@ -155,12 +155,18 @@ bool cli_interrupted(void)
 
 static int output_errno;
 
+/* Not by stdio, which loses what an interrupt (Ctrl-C) has stopped half-way. */
 bool cli_put(const char *text, size_t n)
 {
     if (output_errno) return false;
-    if (fwrite(text, 1, n, stdout) == n && !fflush(stdout)) return true;
-    output_errno = errno ? errno : EIO;
-    return false;
+    bool good = !fflush(stdout);
+    while (good && n) {
+        ssize_t put = write(STDOUT_FILENO, text, n);
+        good = put > 0 || (put < 0 && errno == EINTR);
+        if (put > 0) text += put, n -= (size_t)put;
+    }
+    if (!good) output_errno = errno ? errno : EIO;
+    return good;
 }
 
 bool cli_output_broken(void)

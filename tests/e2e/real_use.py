@@ -159,6 +159,7 @@ def chat():
         time.sleep(0.5)
         os.write(t.fd, b"\x03")  # stops the answer (or finds the prompt), not the program
         t.wait(">>> ")
+        time.sleep(0.5)  # one that finds the prompt late would take the next line with it
         t.say("/quit")
         expect(t.end() == 0, "chat did not end well")
         with open(os.path.join(home, ".local/state/flash-moe/history")) as f:

@@ -375,12 +375,13 @@ static int open_socket(const char *host, int port, int *bound, fm_error *err)
     return fd;
 }
 
-/* libmicrohttpd's own remarks are about broken clients; they are of no use to anyone. */
-static void swallow(void *arg, const char *format, va_list args)
+/* Until the server runs, libmicrohttpd's remarks say why it does not; later they are about broken
+ * clients, and of no use to anyone. */
+__attribute__((format(printf, 2, 0))) static void remark(void *arg, const char *format,
+                                                         va_list args)
 {
-    (void)arg;
-    (void)format;
-    (void)args;
+    sv_server *s = arg;
+    if (!s->running) vsnprintf(s->remark, sizeof s->remark, format, args);
 }
 
 static void raise_file_limit(int wanted)
@@ -391,23 +392,33 @@ static void raise_file_limit(int wanted)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static void start_daemon(sv_server *s, int fd, unsigned how)
+{
+    const sv_options *o = s->options;
+    s->daemon = MHD_start_daemon(
+        how | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_PEDANTIC_CHECKS, 0, NULL, NULL,
+        on_access, s, MHD_OPTION_EXTERNAL_LOGGER, remark, s, MHD_OPTION_LISTEN_SOCKET, fd,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        s, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_LIMIT, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)o->idle_timeout, MHD_OPTION_END);
+}
+
 fm_status sv_http_start(sv_server *s, fm_error *err)
 {
     const sv_options *o = s->options;
     int port = 0, fd = open_socket(o->host, o->port, &port, err);
     if (fd < 0) return err ? err->code : FM_E_IO;
     raise_file_limit(o->max_connections + 128);
-    s->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
-            MHD_USE_PEDANTIC_CHECKS,
-        0, NULL, NULL, on_access, s, MHD_OPTION_EXTERNAL_LOGGER, swallow, NULL,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)o->max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_LIMIT,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->idle_timeout, MHD_OPTION_END);
+    start_daemon(s, fd, MHD_USE_EPOLL_INTERNAL_THREAD);
+    if (!s->daemon)
+        start_daemon(s, fd, MHD_USE_POLL_INTERNAL_THREAD); /* a sandbox may lack epoll */
+    s->running = true;
     if (!s->daemon) {
         close(fd);
-        return fm_fail(err, FM_E_IO, "cannot start the HTTP server on port %d", port);
+        s->remark[strcspn(s->remark, "\n")] = 0;
+        return fm_fail(err, FM_E_IO, "cannot start the HTTP server on port %d: %s", port,
+                       s->remark);
     }
     bool v6 = strchr(o->host, ':') != NULL;
     char url[300];

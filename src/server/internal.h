@@ -116,6 +116,8 @@ struct sv_server {
     en_engine *engine;
     const sv_options *options;
     struct MHD_Daemon *daemon;
+    _Atomic bool running;
+    char remark[200]; /* libmicrohttpd's last, from before it ran */
     char model_name[128];
     long started;
 

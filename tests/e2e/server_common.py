@@ -18,9 +18,10 @@ SLOW = float(os.environ.get("SLOW", "1"))  # sanitizer builds: multiply time lim
 class Server:
     """with Server("--parallel", "2") as s: s.post("/v1/...", {...})"""
 
-    def __init__(self, *options, model=None):
+    def __init__(self, *options, model=None, shim=None):
         command = [PROGRAM, "serve"] + ([model] if model else []) + ["--port", "0", *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        env = dict(os.environ, LD_PRELOAD=shim) if shim else None
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env)
         self.log = []
         self.port = None
         for line in self.process.stderr:

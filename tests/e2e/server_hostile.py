@@ -5,7 +5,9 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -284,11 +286,35 @@ def test_shutdown():
     check(Server.__name__)
 
 
+# What a sandbox without epoll answers.
+NO_EPOLL = """
+#include <errno.h>
+int epoll_create1(int flags) { (void)flags; return errno = ENOSYS, -1; }
+"""
+
+
+def test_without_epoll():
+    if os.environ.get("SANITIZE"):
+        return  # a shim must not come before the sanitizer's library
+    with tempfile.TemporaryDirectory() as work:
+        source, shim = os.path.join(work, "shim.c"), os.path.join(work, "shim.so")
+        with open(source, "w") as f:
+            f.write(NO_EPOLL)
+        subprocess.run([os.environ.get("CC", "cc").split()[-1], "-shared", "-fPIC", "-o", shim, source], check=True)
+        with Server("--quiet", shim=shim) as s:
+            status, answer = s.post(CHAT, {"messages": user("Hi"), "max_tokens": 2})
+            check(status == 200 and answer["choices"], "poll does it")
+            with open(f"/proc/{s.process.pid}/maps") as f:
+                check("shim.so" in f.read(), "the shim is in use")
+            waits = [os.readlink(f"/proc/{s.process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{s.process.pid}/fd")]
+            check(not any("eventpoll" in name for name in waits), "epoll is out of reach")
+
+
 def run():
     global server
     with Server("--quiet", "--origin", "http://good.example", "--read-timeout", "6", "--idle-timeout", "8", "--max-body", "4M", "--parallel", "4") as server:
         failed = main(test_malformed, test_cors, test_client_leaves, test_slow_loris, test_slow_clients, test_never_reads, test_big_bodies, test_idle_connections)
-    return failed + main(test_api_keys, test_queue_limit, test_shutdown)
+    return failed + main(test_api_keys, test_queue_limit, test_shutdown, test_without_epoll)
 
 
 sys.exit(1 if run() else 0)

@@ -4,8 +4,8 @@
 #
 # usage: bench/compare_llama.sh [WORK_DIR] [LAYERS] [ROUNDS] [-- FLASH_MOE_FLAGS...]
 #   WORK_DIR (default ./peers-work, outside of git) receives the npm package and the synthetic
-#   models: Qwen3-30B-A3B geometry cut to LAYERS (default 12: 5 GB as GGUF Q4_1 and as much again
-#   as MLX affine 4-bit, the same values). Give --isa avx2 and the like behind --.
+#   models: Qwen3-30B-A3B geometry cut to LAYERS (default 12: 5 GB as GGUF Q4_1 and twice as much
+#   as MLX affine 4-bit, the same values, original and packed). Give --isa avx2 and the like behind --.
 # Needs node, npm, python3 with numpy. Prints a line a run, then medians and ratios.
 set -e
 work=${1:-peers-work} layers=${2:-12} rounds=${3:-5}
@@ -23,6 +23,7 @@ gguf=$work/l$layers.gguf mlx=$work/mlx$layers
     (cd "$work" && npm init -y >/dev/null && npm install node-llama-cpp@3 >&2)
 [ -f "$gguf" ] || "$python" "$here/tools/peers/gen_gguf.py" --out "$gguf" --layers "$layers" >&2
 [ -f "$mlx/config.json" ] || "$python" "$here/tools/peers/gen_gguf.py" --mlx "$mlx" --layers "$layers" >&2
+[ -d "$mlx/flash-moe.pack" ] || "$program" pack "$mlx" >&2
 cp "$here/tools/peers/llama_bench.mjs" "$work/"
 
 results=$work/results.jsonl

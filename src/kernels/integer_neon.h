@@ -50,14 +50,15 @@ dots_sdot(const int8_t *codes, const int8_t *x, int n, int32_t *sum)
     for (int k = 0; k < 2; k++) sum[k] += vaddvq_s32(total[k]);
 }
 
-static dots_fn *best_dots(void)
+static bool has_sdot(void)
 {
 #if defined(__linux__)
-    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) return dots_sdot;
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 #elif defined(__APPLE__)
-    return dots_sdot;
+    return true;
+#else
+    return false;
 #endif
-    return dots_base;
 }
 
 /* The codes of one row from column c0 on as signed bytes; of eight-bit codes half of each in codes,
@@ -111,6 +112,56 @@ static void row_block(float *y, size_t y_stride, const kn_mat *w, int row, const
     }
 }
 
+/* --- strips ------------------------------------------------------------------------------------
+ */
+
+/* The same eight bytes in both halves. */
+static inline int8x16_t twice(const char *p)
+{
+    int8x8_t v = vld1_s8((const int8_t *)p);
+    return vcombine_s8(v, v);
+}
+
+/* Scales, or biases, of four rows of a strip. */
+static inline float32x4_t four_floats(const uint8_t *p, kn_format type)
+{
+    if (type == KN_F32) return vreinterpretq_f32_u8(vld1q_u8(p));
+    uint16x4_t v = vreinterpret_u16_u8(vld1_u8(p));
+    if (type == KN_F16) return vcvt_f32_f16(vreinterpret_f16_u16(v));
+    return vreinterpretq_f32_u32(vshll_n_u16(v, 16));
+}
+
+/* What vdotq_s32() does. */
+static inline int32x4_t dot_base(int32x4_t sum, int8x16_t q, int8x16_t x)
+{
+    int32x4_t lo = vpaddlq_s16(vmull_s8(vget_low_s8(q), vget_low_s8(x)));
+    return vaddq_s32(sum, vpaddq_s32(lo, vpaddlq_s16(vmull_high_s8(q, x))));
+}
+
+#define STRIP_TIMES strip_base
+#define STRIP_TARGET
+#define STRIP_DOT dot_base
+#include "kernels/strips_neon.h"
+
+#define STRIP_TIMES strip_sdot
+#define STRIP_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#define STRIP_DOT vdotq_s32
+#include "kernels/strips_neon.h"
+
+static void strips_integer(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0,
+                           int row1, int t0, int t1)
+{
+    kn_act_layout layout = kn_act_layout_of(a);
+    bool sdot = has_sdot();
+    for (int r = row0; r < row1; r += KN_STRIP_ROWS)
+        for (int t = t0; t < t1; t++) {
+            const char *record = (const char *)a->prepared + (size_t)t * layout.bytes;
+            float *to = y + (size_t)t * y_stride + r;
+            if (sdot) strip_sdot(to, w, r, record, &layout);
+            else strip_base(to, w, r, record, &layout);
+        }
+}
+
 static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, int row0, int row1,
                    int t0, int t1)
 {
@@ -118,7 +169,11 @@ static void matmul(float *y, size_t y_stride, const kn_mat *w, const kn_act *a, 
         matmul_f32(y, y_stride, w, a, row0, row1, t0, t1);
         return;
     }
-    dots_fn *dots = best_dots();
+    if (w->strips) {
+        strips_integer(y, y_stride, w, a, row0, row1, t0, t1);
+        return;
+    }
+    dots_fn *dots = has_sdot() ? dots_sdot : dots_base;
     for (int r = row0; r < row1; r++)
         for (int c = 0; c < w->cols; c += ROW_BLOCK)
             row_block(y + r, y_stride, w, r, a, dots, c,

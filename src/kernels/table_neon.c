@@ -27,7 +27,7 @@ enum { TILE_TOKENS = 4 };
 
 #include "kernels/integer_neon.h"
 
-#define KN_STRIPS false
+#define KN_STRIPS true
 #define KN_THIS_TABLE kn_table_neon
 #include "kernels/body_table.h"
 

@@ -176,6 +176,11 @@ static bool parse_format(const json_t *o, const char *key, kn_format *out)
     return false;
 }
 
+static bool parse_float(const json_t *o, const char *key, kn_format *out)
+{
+    return parse_format(o, key, out) && (*out == KN_F32 || *out == KN_F16 || *out == KN_BF16);
+}
+
 static bool parse_number(const json_t *o, const char *key, json_int_t least, json_int_t most,
                          json_int_t *out)
 {
@@ -184,11 +189,44 @@ static bool parse_number(const json_t *o, const char *key, json_int_t least, jso
     return json_is_integer(v) && *out >= least && *out <= most;
 }
 
+/* Are n rows of `dense` bytes, `stride` apart, within the part? Rows of another matrix may lie
+ * between them, but not behind the last. */
+static bool holds(const xp_part *part, int n, size_t stride, size_t dense)
+{
+    return stride >= dense && part->bytes >= (uint64_t)(n - 1) * stride + dense;
+}
+
+static bool known_codes(const kn_mat *m)
+{
+    switch (m->format) {
+    case KN_AFFINE:
+        return m->bits >= 2 && m->bits <= 8 && m->bits != 7 &&
+               (m->group == 32 || m->group == 64 || m->group == 128) && m->cols % m->group == 0;
+    case KN_MXFP4:
+    case KN_MXFP8: return m->cols % 32 == 0;
+    case KN_NVFP4: return m->cols % 16 == 0;
+    default: return true;
+    }
+}
+
+/* Whatever a product reads must be there. */
+static bool fits(const kn_mat *m, const xp_part *part)
+{
+    if (!known_codes(m) ||
+        !holds(&part[XP_CODES], m->rows, m->row_bytes, kn_row_bytes(m->format, m->bits, m->cols)))
+        return false;
+    if (m->format == KN_F32 || m->format == KN_F16 || m->format == KN_BF16) return true;
+    int rows = m->format == KN_F8_BLOCK ? (m->rows + 127) / 128 : m->rows;
+    size_t dense = kn_scale_row_bytes(m->format, m->scale_type, m->group, m->cols);
+    return holds(&part[XP_SCALES], rows, m->scale_row_bytes, dense) &&
+           (m->format != KN_AFFINE || holds(&part[XP_BIASES], rows, m->scale_row_bytes, dense));
+}
+
 static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part)
 {
     const json_int_t most = 1 << 30;
     json_int_t bits, group, rows, cols, row_bytes, scale_row_bytes;
-    if (!parse_format(o, "format", &m->format) || !parse_format(o, "scale_type", &m->scale_type) ||
+    if (!parse_format(o, "format", &m->format) || !parse_float(o, "scale_type", &m->scale_type) ||
         !parse_number(o, "bits", 0, 32, &bits) || !parse_number(o, "group", 0, 4096, &group) ||
         !parse_number(o, "rows", 1, most, &rows) || !parse_number(o, "cols", 1, most, &cols) ||
         !parse_number(o, "row_bytes", 1, most, &row_bytes) ||
@@ -208,10 +246,7 @@ static bool parse_projection(const json_t *o, kn_mat *m, xp_part *part)
         part[s].bytes = (size_t)bytes;
     }
     m->strips = json_is_true(json_object_get(o, "strips"));
-    if (m->strips && !kn_can_strip(m)) return false;
-    /* rows of another matrix may lie between these, but not behind the last */
-    return part[XP_CODES].bytes >=
-           (uint64_t)(rows - 1) * (uint64_t)row_bytes + kn_row_bytes(m->format, m->bits, m->cols);
+    return fits(m, part) && (!m->strips || kn_can_strip(m));
 }
 
 fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out, fm_error *err)
@@ -220,9 +255,12 @@ fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out,
     *out = (xp_layer){0};
     bool good = parse_number(o, "experts", 1, XP_PACK_MAX_EXPERTS, &experts) &&
                 parse_number(o, "top_k", 1, experts, &top_k) &&
-                parse_format(o, "bias_type", &out->bias_type);
+                parse_float(o, "bias_type", &out->bias_type);
     for (int p = 0; good && p < XP_PROJECTIONS; p++)
         good = parse_projection(json_object_get(o, projections[p]), &out->shape[p], out->part[p]);
+    for (int p = 0; good && p < XP_PROJECTIONS; p++)
+        good = !out->part[p][XP_BIAS].bytes ||
+               out->part[p][XP_BIAS].bytes >= kn_row_bytes(out->bias_type, 0, out->shape[p].rows);
     if (!good) return fm_fail(err, FM_E_FORMAT, "%s: a layer's description is damaged", where);
     out->n_experts = (int)experts;
     out->top_k = (int)top_k;

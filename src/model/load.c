@@ -5,6 +5,7 @@
 #include "base/pool.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* One of the threads that load. */
@@ -210,7 +211,7 @@ static void load_one(void *arg, int index, int worker)
     l->m = all->m;
     l->err = &why;
     fm_status status = load_binding(l, b);
-    size_t done = (all->done += b->bytes);
+    size_t done = atomic_fetch_add(&all->done, b->bytes) + b->bytes;
     if (all->progress && worker == 0) all->progress(all->progress_arg, done, all->m->arena_bytes);
     if (!status) return;
     pthread_mutex_lock(&all->lock);

@@ -26,8 +26,23 @@ static size_t scale_size(const kn_mat *m)
     return m->scale_type == KN_F32 ? 4 : 2;
 }
 
-/* Sixteen rows of row_bytes bytes at p, in place. */
-static void strip_rows(unsigned char *p, size_t row_bytes, size_t size, unsigned char *scratch)
+/* Sixteen rows of codes at p, in place; two lanes of two rows at a time, as models are opened so.
+ */
+static void strip_codes(unsigned char *p, size_t row_bytes, unsigned char *scratch)
+{
+    memcpy(scratch, p, KN_STRIP_ROWS * row_bytes);
+    for (size_t r = 0; r < KN_STRIP_ROWS; r += 2)
+        for (size_t i = 0; i < row_bytes; i += 8) {
+            uint64_t a, b;
+            memcpy(&a, scratch + r * row_bytes + i, sizeof a);
+            memcpy(&b, scratch + (r + 1) * row_bytes + i, sizeof b);
+            uint64_t first = (uint32_t)a | b << 32, second = a >> 32 | b >> 32 << 32;
+            memcpy(p + i * KN_STRIP_ROWS + 4 * r, &first, sizeof first);
+            memcpy(p + (i + 4) * KN_STRIP_ROWS + 4 * r, &second, sizeof second);
+        }
+}
+
+static void strip_scales(unsigned char *p, size_t row_bytes, size_t size, unsigned char *scratch)
 {
     memcpy(scratch, p, KN_STRIP_ROWS * row_bytes);
     for (size_t r = 0; r < KN_STRIP_ROWS; r++)
@@ -39,11 +54,11 @@ void kn_to_strips(kn_mat *m)
     unsigned char scratch[KN_STRIP_ROWS * KN_STRIP_ROW_BYTES];
     unsigned char *codes = (unsigned char *)m->w, *scales = (unsigned char *)m->scales,
                   *biases = (unsigned char *)m->biases;
-    for (int r = 0; r < m->rows; r += KN_STRIP_ROWS) {
-        size_t row = (size_t)r;
-        strip_rows(codes + row * m->row_bytes, m->row_bytes, 4, scratch);
-        strip_rows(scales + row * m->scale_row_bytes, m->scale_row_bytes, scale_size(m), scratch);
-        strip_rows(biases + row * m->scale_row_bytes, m->scale_row_bytes, scale_size(m), scratch);
+    size_t bytes = m->scale_row_bytes, size = scale_size(m);
+    for (size_t r = 0; r < (size_t)m->rows; r += KN_STRIP_ROWS) {
+        strip_codes(codes + r * m->row_bytes, m->row_bytes, scratch);
+        strip_scales(scales + r * bytes, bytes, size, scratch);
+        strip_scales(biases + r * bytes, bytes, size, scratch);
     }
     m->strips = true;
 }

@@ -88,6 +88,7 @@ static void grow_step(const md_model *model, uint64_t spare, int sequences, int 
 
 static fm_status below_floor(const en_plan *p, uint64_t asked, fm_error *err)
 {
+    enum { VARIES = MIB / 2 }; /* what the process takes, from start to start */
     if (asked && asked < p->floor_bytes)
         return fm_fail(err, FM_E_BUDGET,
                        "a memory budget of %.1f MiB is below the floor of %.1f MiB (process %.1f, "
@@ -97,7 +98,7 @@ static fm_status below_floor(const en_plan *p, uint64_t asked, fm_error *err)
                        (double)p->process_bytes / MIB, (double)p->resident_bytes / MIB,
                        (double)p->state_bytes / MIB, p->context, (double)p->scratch_bytes / MIB,
                        (double)p->slot_bytes / MIB,
-                       (unsigned long long)(p->floor_bytes + MIB - 1) / MIB);
+                       (unsigned long long)(p->floor_bytes + VARIES + MIB - 1) / MIB);
     return fm_fail(err, FM_E_BUDGET,
                    "this model needs at least %.2f GiB, but this machine allows %.2f GiB (%s is "
                    "%.2f GiB, %.2f GiB of it stay reserved)",

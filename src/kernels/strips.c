@@ -5,7 +5,8 @@
 
 bool kn_can_strip(const kn_mat *m)
 {
-    return m->format == KN_AFFINE && m->bits == 4 && m->group > 0 && m->rows % KN_STRIP_ROWS == 0 &&
+    return m->format == KN_AFFINE && m->bits == 4 && m->group >= 32 && m->cols % m->group == 0 &&
+           m->rows % KN_STRIP_ROWS == 0 &&
            m->row_bytes == kn_row_bytes(m->format, m->bits, m->cols) &&
            m->scale_row_bytes == kn_scale_row_bytes(m->format, m->scale_type, m->group, m->cols) &&
            m->row_bytes <= KN_STRIP_ROW_BYTES && m->scale_row_bytes <= KN_STRIP_SCALE_BYTES;

@@ -37,8 +37,8 @@ INLINE void group_dots(__m256i sum[][2], int m, const panel *p, unsigned c, int 
     }
 }
 
-/* The same of a strip, for two vectors at most: bytes, as sums of four lanes, eight columns each,
- * fit 16 bits (2 * 4 * 15 * 128 twice is less than 2^15). */
+/* The same of a strip, for two vectors at most. Bytes, since sixteen products of at most 15 * 128
+ * fit 16 bits: those of four lanes. */
 #define STRIP_TILE 2
 
 /* dot[i][half] = sum(q X) of `group` columns of the strip at `codes`. */
@@ -47,7 +47,6 @@ INLINE void strip_dots(__m256i dot[][2], int m, const char *codes, const char *x
 {
     UNROLL for (int i = 0; i < m; i++) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
     for (int c = 0; c < group; c += 32) {
-        /* the second chunk of 128 columns, the second half of a chunk */
         const char *at = x + c / CHUNK * X_CHUNK_BYTES + c % CHUNK / 2;
         __m256i part[STRIP_TILE][2][2]; /* of a plane and half */
         UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++) part[i][j][0] =

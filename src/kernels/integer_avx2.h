@@ -91,9 +91,6 @@ static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned
     else turn_some(w, row, last, g, n, false, out);
 }
 
-/* Strips (strips_avx2.h, panel_avx2.h) are fetched so far ahead. */
-enum { STRIP_AHEAD = 4096 };
-
 /* Scales, or biases, of eight rows of a strip. */
 INLINE __m256 eight_floats(const char *p, kn_format type)
 {
@@ -101,11 +98,6 @@ INLINE __m256 eight_floats(const char *p, kn_format type)
     __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
     if (type == KN_F16) return _mm256_cvtph_ps(v);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
-}
-
-INLINE size_t float_bytes(kn_format type)
-{
-    return type == KN_F32 ? sizeof(float) : sizeof(uint16_t);
 }
 
 /* The next group of eight results, as integer_dot() adds it. */

@@ -4,8 +4,6 @@
  * its lane: nothing is turned, nothing is added across lanes, and memory is read in order.
  * strip_dots() says how codes are multiplied, and STRIP_TILE how many vectors share them. */
 
-enum { STRIP_SCALES_AHEAD = 1024 };
-
 /* All columns of the strip that begins with `row`; m and group are constants. */
 INLINE void strip_vectors(float *y, size_t y_stride, const kn_mat *w, int row, const some_x *x,
                           int m, int group)
@@ -65,12 +63,7 @@ static void strips_integer(float *y, size_t y_stride, const kn_mat *w, const kn_
                            int row1, int t0, int t1)
 {
     kn_act_layout layout = kn_act_layout_of(a);
-    const char *head = (const char *)w->w + (size_t)row0 * w->row_bytes;
-    fetch(&head, STRIP_AHEAD); /* what the steady fetching begins behind */
-    size_t scales = (size_t)row0 * w->scale_row_bytes;
-    const char *scale = (const char *)w->scales + scales, *bias = (const char *)w->biases + scales;
-    fetch(&scale, STRIP_SCALES_AHEAD);
-    fetch(&bias, STRIP_SCALES_AHEAD);
+    fetch_head(w, row0);
     for (int r = row0; r < row1; r += KN_STRIP_ROWS)
         for (int t = t0, m; t < t1; t += m) {
             const char *record = (const char *)a->prepared + (size_t)t * layout.bytes;

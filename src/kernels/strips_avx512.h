@@ -3,7 +3,7 @@
  * A register holds four bytes of each of the strip's sixteen rows, so a group's sum is complete in
  * its lane, as in a panel (gemm_avx512.h), and memory is read in order. */
 
-enum { STRIP_TILE = 8, STRIP_AHEAD = 4096, STRIP_SCALES_AHEAD = 1024 };
+enum { STRIP_TILE = 8 };
 
 /* Scales, or biases, of the sixteen rows of a strip. */
 INLINE __m512 sixteen_floats(const char *p, kn_format type)
@@ -12,11 +12,6 @@ INLINE __m512 sixteen_floats(const char *p, kn_format type)
     __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p);
     if (type == KN_F16) return _mm512_cvtph_ps(v);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
-}
-
-INLINE size_t float_bytes(kn_format type)
-{
-    return type == KN_F32 ? sizeof(float) : sizeof(uint16_t);
 }
 
 /* sum += q times the same four bytes in every lane. gcc would neither read those bytes as part of
@@ -107,12 +102,7 @@ static void strips_integer(float *y, size_t y_stride, const kn_mat *w, const kn_
     static strip_fn *const times[] = {strip_times_1, strip_times_2, strip_times_3, strip_times_4,
                                       strip_times_5, strip_times_6, strip_times_7, strip_times_8};
     kn_act_layout layout = kn_act_layout_of(a);
-    const char *head = (const char *)w->w + (size_t)row0 * w->row_bytes;
-    fetch(&head, STRIP_AHEAD); /* what the steady fetching begins behind */
-    size_t scales = (size_t)row0 * w->scale_row_bytes;
-    const char *scale = (const char *)w->scales + scales, *bias = (const char *)w->biases + scales;
-    fetch(&scale, STRIP_SCALES_AHEAD);
-    fetch(&bias, STRIP_SCALES_AHEAD);
+    fetch_head(w, row0);
     for (int r = row0; r < row1; r += KN_STRIP_ROWS)
         for (int t = t0, m; t < t1; t += m) {
             int left = t1 - t, n_tiles = (left + STRIP_TILE - 1) / STRIP_TILE;

@@ -24,6 +24,8 @@ enum { TILE_TOKENS = 3 };
 
 #include "kernels/integer_avx2.h"
 
+#include "kernels/strips_x86.h"
+
 #include "kernels/panel_avx2.h"
 
 #include "kernels/group_dots_avx2vnni.h"

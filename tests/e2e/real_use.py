@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """What people do: Ctrl-C, a closed pipe, emoji and Chinese, wrong names, long answers, stop strings, seeds,
 a terminal chat of five turns."""
+import fcntl
 import json
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import tempfile
+import termios
 import time
 
 from common import FLASH_MOE, SANITIZED, expect, fail, run
@@ -74,6 +77,26 @@ def interrupt():
     rest, err = p.communicate(timeout=120)
     expect(p.returncode == 130, f"Ctrl-C: exit {p.returncode}: {err}")
     (first + rest).decode()
+
+
+def interrupt_while_writing():
+    """Ctrl-C finds the program in the middle of a write that nobody takes up: no word of a broken output."""
+    p = subprocess.Popen([FLASH_MOE, "run", "--temp", "0", "--ignore-eos", "-p", "A story."],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    fcntl.fcntl(p.stdout, 1031, 4096)  # F_SETPIPE_SZ
+    filled, end = -1, time.time() + 120
+    while True:  # until it stands still
+        time.sleep(1)
+        n = struct.unpack("i", fcntl.ioctl(p.stdout, termios.FIONREAD, b"\0" * 4))[0]
+        if n > 2000 and n == filled:
+            break
+        filled = n
+        expect(time.time() < end and p.poll() is None, f"{n} bytes fill no pipe")
+    p.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    out, err = p.communicate(timeout=120)
+    expect(p.returncode == 130 and b"cannot write" not in err, f"Ctrl-C in a write: exit {p.returncode}: {err}")
+    expect(len(out) > filled, "what was interrupted is lost")
 
 
 def long_answer():
@@ -174,7 +197,7 @@ def chat():
     expect("grep" in piped.out and piped.out.count("\n") >= 2, piped.out)
 
 
-for part in (answers, mistakes, closed_pipe, interrupt, long_answer, chat):
+for part in (answers, mistakes, closed_pipe, interrupt, interrupt_while_writing, long_answer, chat):
     start = time.time()
     part()
     print(f"{part.__name__}: {time.time() - start:.1f} s")

@@ -104,7 +104,8 @@ static xp_options expert_options(const en_engine *e, uint64_t slot_bytes)
                         .prefetch_may_stop = o->prefetch < 0,
                         .io_threads = e->tuning.io_threads,
                         .pack_dir = o->pack_dir && *o->pack_dir ? o->pack_dir : NULL,
-                        .lock = o->lock};
+                        .lock = o->lock,
+                        .pool = e->pool};
 }
 
 static fm_status make_plan(en_engine *e, fm_error *err)

@@ -228,7 +228,7 @@ static bool is_damaged(xp_cache *c, xp_slot *slot, int layer, int expert)
 {
     if (!c->pack) return false;
     bool *unchecked = &c->unchecked[c->first_record[layer] + (size_t)expert];
-    if (*unchecked && xp_pack_check(c->pack, layer, expert, slot->memory, NULL))
+    if (*unchecked && xp_pack_check(c->pack, layer, expert, slot->memory, c->options.pool, NULL))
         slot->loaded = false;
     else *unchecked = false;
     return *unchecked;
@@ -266,7 +266,7 @@ static fm_status find_failure(xp_cache *c, const xp_ticket *tickets, int n, fm_e
         fm_error found = {.code = FM_E_IO, .message = "its read has failed before"};
         if (slot->job) found = slot->job->error;
         else if (c->pack) /* it came, and it is damaged: say so in full */
-            xp_pack_check(c->pack, tickets[i].layer, tickets[i].expert, slot->memory, &found);
+            xp_pack_check(c->pack, tickets[i].layer, tickets[i].expert, slot->memory, NULL, &found);
         xp_settle(c, tickets[i].slot);
         return fm_fail(err, found.code, "expert %d of MoE layer %d: %s", tickets[i].expert,
                        tickets[i].layer, found.message);

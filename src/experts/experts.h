@@ -12,6 +12,7 @@
 #define EXPERTS_EXPERTS_H
 
 #include "base/error.h"
+#include "base/pool.h"
 #include "kernels/kernels.h"
 
 #include <stdbool.h>
@@ -75,6 +76,7 @@ typedef struct xp_options {
     int io_threads;         /* 0: the default, or what `tune` stored */
     const char *pack_dir;   /* a packed store to read instead of the original files, or NULL */
     bool lock;              /* mlock the slots */
+    bs_pool *pool;          /* checks packed records with the caller, between its jobs; or NULL */
 } xp_options;
 
 typedef struct xp_cache xp_cache;

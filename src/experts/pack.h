@@ -35,7 +35,7 @@ const xp_source *xp_pack_source(const xp_pack *pack);
 
 /* Is this record what was written? FM_E_FORMAT names the file and expert. record: all its bytes. */
 fm_status xp_pack_check(const xp_pack *pack, int layer, int expert, const void *record,
-                        fm_error *err);
+                        bs_pool *pool, fm_error *err);
 
 typedef void xp_pack_progress(void *arg, uint64_t done, uint64_t total);
 

@@ -162,11 +162,12 @@ const xp_source *xp_pack_source(const xp_pack *p)
 /* --- checking
  * --------------------------------------------------------------------------------------- */
 
-fm_status xp_pack_check(const xp_pack *p, int layer, int expert, const void *record, fm_error *err)
+fm_status xp_pack_check(const xp_pack *p, int layer, int expert, const void *record, bs_pool *pool,
+                        fm_error *err)
 {
     size_t at[XP_PROJECTIONS][XP_PARTS];
     size_t bytes = xp_record_layout(&p->layers[layer], at);
-    if (bs_crc32c(0, record, bytes) == p->crc[layer][expert]) return FM_OK;
+    if (bs_crc32c_on(pool, record, bytes) == p->crc[layer][expert]) return FM_OK;
     return fm_fail(
         err, FM_E_FORMAT,
         "%s: the record of expert %d is damaged (bad checksum): delete the file and pack "
@@ -184,7 +185,7 @@ static fm_status verify_layer(const xp_pack *p, int l, char *record, size_t byte
     for (int e = 0; !status && e < p->layers[l].n_experts; e++) {
         uint64_t offset = at + (uint64_t)e * bytes;
         status = bs_pread_full(fd, p->paths[l], record, bytes, offset, err);
-        if (!status) status = xp_pack_check(p, l, e, record, err);
+        if (!status) status = xp_pack_check(p, l, e, record, NULL, err);
         posix_fadvise(fd, (off_t)offset, (off_t)bytes, POSIX_FADV_DONTNEED);
         *done += bytes;
         if (progress) progress(arg, *done, total);

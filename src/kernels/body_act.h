@@ -37,3 +37,25 @@ static void act_prepare(const kn_act *a, int t0, int t1)
         }
     }
 }
+
+/* Vectors that share what is unpacked: of the first one its integers, and what its first group is
+ * worth; `record` bytes from vector to vector. */
+typedef struct some_x {
+    const char *codes, *step, *sum;
+    size_t record;
+} some_x;
+
+/* From token t on. */
+static inline some_x some_x_of(const kn_act *a, const kn_act_layout *layout, int t)
+{
+    const char *record = (const char *)a->prepared + (size_t)t * layout->bytes;
+    return (some_x){record + layout->codes, record, record + layout->sum, layout->bytes};
+}
+
+/* Vector j's step or sum of group g. */
+static inline float of_group(const char *first, const some_x *x, int j, int g)
+{
+    float v;
+    memcpy(&v, first + (size_t)j * x->record + (size_t)g * sizeof v, sizeof v);
+    return v;
+}

@@ -58,6 +58,12 @@ INLINE void pack_lane(__m256i *chunk, int i, __m256i v)
     split_nibbles(v, &chunk[i], &chunk[ROWS + i]);
 }
 
+/* The same of eight-bit codes: the even columns, and the odd ones. */
+INLINE void pack_bytes(__m256i *chunk, int i, const __m256i *v)
+{
+    chunk[i] = v[0], chunk[ROWS + i] = v[1];
+}
+
 /* A chunk of eight rows in a panel (panel_avx2.h): the even columns, then the odd ones. */
 INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, int bytes, int bits)
 {

@@ -72,20 +72,17 @@ INLINE void pack_rows(panel *p, int half, const kn_mat *w, const unpacker *u, in
  * them. */
 static void pack_strip(panel *p, int half, const kn_mat *w, int row, int c0, int n_cols)
 {
-    const char *codes =
-        (const char *)w->w + (size_t)row * w->row_bytes + (size_t)c0 / 2 * KN_STRIP_ROWS;
-    for (int c = 0; c < n_cols; c += 8, codes += 64) {
+    const char *codes = (const char *)w->w + (size_t)row * w->row_bytes +
+                        (size_t)(c0 / 8 * w->bits) * KN_STRIP_ROWS;
+    for (int c = 0; c < n_cols; c += 8) {
         __m512i *chunk = p->codes[half] + c / CHUNK * 32 + c % CHUNK / 8;
-        _mm_prefetch(codes + STRIP_AHEAD, _MM_HINT_T0);
-        split_nibbles(_mm512_loadu_si512(codes), chunk, chunk + 16);
+        codes = load_eight(codes, w->bits, chunk, chunk + 16);
     }
-    size_t strip = KN_STRIP_ROWS * float_bytes(w->scale_type);
+    size_t strip = KN_STRIP_ROWS * kn_float_bytes(w->scale_type);
     for (int g = c0 / w->group, end = g + n_cols / w->group; g < end; g++) {
         size_t at = (size_t)row * w->scale_row_bytes + (size_t)g * strip;
-        p->scales[half].scale[g % GROUPS] =
-            sixteen_floats((const char *)w->scales + at, w->scale_type);
-        p->scales[half].bias[g % GROUPS] =
-            sixteen_floats((const char *)w->biases + at, w->scale_type);
+        p->scales[half].scale[g % GROUPS] = row_floats((const char *)w->scales + at, w->scale_type);
+        p->scales[half].bias[g % GROUPS] = row_floats((const char *)w->biases + at, w->scale_type);
     }
 }
 

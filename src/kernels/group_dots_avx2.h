@@ -37,15 +37,21 @@ INLINE void group_dots(__m256i sum[][2], int m, const panel *p, unsigned c, int 
     }
 }
 
-/* The same of a strip, for two vectors at most. Bytes, since sixteen products of at most 15 * 128
- * fit 16 bits: those of four lanes. */
+/* The same of a strip, for two vectors at most. */
 #define STRIP_TILE 2
 
-/* dot[i][half] = sum(q X) of `group` columns of the strip at `codes`. */
-INLINE void strip_dots(__m256i dot[][2], int m, const char *codes, const char *x, size_t record,
-                       int group)
+/* Where column c of activations begins: bytes for four-bit codes, words for eight-bit codes. */
+INLINE const char *strip_x(const char *x, int c, int bits)
 {
-    UNROLL for (int i = 0; i < m; i++) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
+    const char *chunk = x + (size_t)(c / CHUNK) * X_CHUNK_BYTES;
+    return bits == 4 ? chunk + c % CHUNK / 2 : chunk + X_WORDS + c % CHUNK * 2;
+}
+
+/* Four-bit codes as bytes, since sixteen products of at most 15 * 128 fit 16 bits: those of four
+ * lanes. */
+INLINE void nibble_dots(__m256i dot[][2], int m, const char *codes, const char *x, size_t record,
+                        int group)
+{
     for (int c = 0; c < group; c += 32) {
         const char *at = x + c / CHUNK * X_CHUNK_BYTES + c % CHUNK / 2;
         __m256i part[STRIP_TILE][2][2]; /* of a plane and half */
@@ -54,10 +60,10 @@ INLINE void strip_dots(__m256i dot[][2], int m, const char *codes, const char *x
         UNROLL for (int lane = 0; lane < 4; lane++, codes += 64, at += 4)
         {
             __m256i q[2][2];
-            _mm_prefetch(codes + STRIP_AHEAD, _MM_HINT_T0);
             UNROLL for (int h = 0; h < 2; h++)
             {
-                split_nibbles(load_vector(codes + 32 * h), &q[h][0], &q[h][1]);
+                load_eight(codes, h, 4, q[h]);
+                split_nibbles(q[h][0], &q[h][0], &q[h][1]);
                 IN_REGISTERS_2(q[h][0], q[h][1]);
             }
             UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++)
@@ -76,4 +82,32 @@ INLINE void strip_dots(__m256i dot[][2], int m, const char *codes, const char *x
                 _mm256_add_epi32(_mm256_madd_epi16(part[i][0][h], _mm256_set1_epi16(256)),
                                  _mm256_madd_epi16(part[i][1][h], _mm256_set1_epi16(1))));
     }
+}
+
+/* Eight-bit codes as words. */
+INLINE void byte_dots(__m256i dot[][2], int m, const char *codes, const char *x, size_t record,
+                      int group)
+{
+    for (int c = 0; c < group; c += 8, codes += 128) {
+        const char *at = x + c / CHUNK * X_CHUNK_BYTES + c % CHUNK * 2;
+        UNROLL for (int h = 0; h < 2; h++)
+        {
+            __m256i v[2], pairs[4];
+            load_eight(codes, h, 8, v);
+            pack_bytes(pairs, 0, v);
+            UNROLL for (int i = 0; i < m; i++) UNROLL for (int k = 0; k < 4; k++) dot[i][h] =
+                _mm256_add_epi32(
+                    dot[i][h],
+                    _mm256_madd_epi16(pairs[k], four_bytes(at + (size_t)i * record + 4 * k)));
+        }
+    }
+}
+
+/* dot[i][half] = sum(q X) of `group` columns of the strip at `codes`. */
+INLINE void strip_dots(__m256i dot[][2], int m, const char *codes, const char *x, size_t record,
+                       int group, int bits)
+{
+    UNROLL for (int i = 0; i < m; i++) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
+    if (bits == 4) nibble_dots(dot, m, codes, x, record, group);
+    else byte_dots(dot, m, codes, x, record, group);
 }

@@ -47,20 +47,27 @@ INLINE void group_dots(__m256i sum[][2], int m, const panel *p, unsigned c, int 
 
 #define STRIP_TILE 4
 
+/* Where column c of activations begins. */
+INLINE const char *strip_x(const char *x, int c, int bits)
+{
+    (void)bits;
+    return x + (size_t)(c / CHUNK) * X_CHUNK_BYTES + c % CHUNK / 2;
+}
+
 /* dot[i][half] = sum(q X) of `group` columns of the strip at `codes`. */
 INLINE void strip_dots(__m256i dot[][2], int m, const char *codes, const char *x, size_t record,
-                       int group)
+                       int group, int bits)
 {
     __m256i part[STRIP_TILE][4]; /* plane * 2 + half */
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 4; j++) part[i][j] =
         _mm256_setzero_si256();
-    for (int c = 0; c < group; c += 8, codes += 64) {
-        const char *at = x + c / CHUNK * X_CHUNK_BYTES + c % CHUNK / 2;
+    for (int c = 0; c < group; c += 8, codes += 16 * bits) {
+        const char *at = strip_x(x, c, bits);
         __m256i q[2][2];
-        _mm_prefetch(codes + STRIP_AHEAD, _MM_HINT_T0);
         UNROLL for (int h = 0; h < 2; h++)
         {
-            split_nibbles(load_vector(codes + 32 * h), &q[h][0], &q[h][1]);
+            load_eight(codes, h, bits, q[h]);
+            if (bits == 4) split_nibbles(q[h][0], &q[h][0], &q[h][1]);
             IN_REGISTERS_2(q[h][0], q[h][1]);
         }
         UNROLL for (int i = 0; i < m; i++)

@@ -42,7 +42,7 @@ static inline void widen_pairs(__m256i r, kn_format type, __m256 *even, __m256 *
 INLINE void turn_some(const kn_mat *w, int row, int last, int g, int n, bool whole, turned *out)
 {
     size_t bytes = w->scale_row_bytes, at = 0;
-    size_t first = (size_t)row * bytes + (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
+    size_t first = (size_t)row * bytes + (size_t)g * kn_float_bytes(w->scale_type);
     const char *scale = (const char *)w->scales + first, *bias = (const char *)w->biases + first;
     __m256i r[ROWS], b[ROWS];
     UNROLL for (int i = 0; i < ROWS; i++)
@@ -73,7 +73,7 @@ INLINE void turn_some(const kn_mat *w, int row, int last, int g, int n, bool who
 static void fetch_scales(const kn_mat *w, int row, int g)
 {
     size_t at =
-        (size_t)(row + ROWS) * w->scale_row_bytes + (size_t)g * (w->scale_type == KN_F32 ? 4 : 2);
+        (size_t)(row + ROWS) * w->scale_row_bytes + (size_t)g * kn_float_bytes(w->scale_type);
     for (int i = 0; i < ROWS; i++, at += w->scale_row_bytes) {
         _mm_prefetch((const char *)w->scales + at, _MM_HINT_T0);
         _mm_prefetch((const char *)w->biases + at, _MM_HINT_T0);
@@ -92,7 +92,7 @@ static void turn_scales(const kn_mat *w, int row, int last, int g, int n, turned
 }
 
 /* Scales, or biases, of eight rows of a strip. */
-INLINE __m256 eight_floats(const char *p, kn_format type)
+INLINE __m256 row_floats(const char *p, kn_format type)
 {
     if (type == KN_F32) return _mm256_loadu_ps((const float *)(const void *)p);
     __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
@@ -110,21 +110,6 @@ static inline __m256 add_group(__m256 total, __m256 dot, __m256 scale, __m256 bi
 
 /* --- one token or two: eight rows side by side --------------------------------------------------
  */
-
-/* Vectors that share what is unpacked: of the first one its integers, and what its first group is
- * worth; `record` bytes from vector to vector. */
-typedef struct some_x {
-    const char *codes, *step, *sum;
-    size_t record;
-} some_x;
-
-/* Vector j's step or sum of group g. */
-static inline float of_group(const char *first, const some_x *x, int j, int g)
-{
-    float v;
-    memcpy(&v, first + (size_t)j * x->record + (size_t)g * sizeof v, sizeof v);
-    return v;
-}
 
 enum { FEW = 2 }; /* how many at most; m, how many it is, is a constant at every call */
 
@@ -292,8 +277,7 @@ static void matvec_integer(float *y, size_t y_stride, const kn_mat *w, const kn_
     kn_act_layout layout = kn_act_layout_of(a);
     for (int r = row0; r < row1; r += ROWS)
         for (int t = t0, m; t < t1; t += m) {
-            const char *record = (const char *)a->prepared + (size_t)t * layout.bytes;
-            some_x x = {record + layout.codes, record, record + layout.sum, layout.bytes};
+            some_x x = some_x_of(a, &layout, t);
             float *to = y + (size_t)t * y_stride;
             int n = row1 - r < ROWS ? row1 - r : ROWS;
             m = t1 - t < FEW ? 1 : FEW;

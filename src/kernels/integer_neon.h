@@ -115,6 +115,20 @@ static void row_block(float *y, size_t y_stride, const kn_mat *w, int row, const
 /* --- strips ------------------------------------------------------------------------------------
  */
 
+/* Where column c of activations begins. */
+static inline const char *strip_x(const char *x, int c)
+{
+    return x + (size_t)(c / CHUNK) * X_CHUNK_BYTES + c % CHUNK;
+}
+
+/* Of eight bytes the even or the odd ones, in every lane. */
+static inline int8x16_t four_times(const char *p, int parity)
+{
+    int8x8_t v = vld1_s8((const int8_t *)p);
+    v = parity ? vuzp2_s8(v, v) : vuzp1_s8(v, v);
+    return vcombine_s8(v, v);
+}
+
 /* The same eight bytes in both halves. */
 static inline int8x16_t twice(const char *p)
 {
@@ -138,12 +152,12 @@ static inline int32x4_t dot_base(int32x4_t sum, int8x16_t q, int8x16_t x)
     return vaddq_s32(sum, vpaddq_s32(lo, vpaddlq_s16(vmull_high_s8(q, x))));
 }
 
-#define STRIP_TIMES strip_base
+#define STRIP_NAME(name) name##_base
 #define STRIP_TARGET
 #define STRIP_DOT dot_base
 #include "kernels/strips_neon.h"
 
-#define STRIP_TIMES strip_sdot
+#define STRIP_NAME(name) name##_sdot
 #define STRIP_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
 #define STRIP_DOT vdotq_s32
 #include "kernels/strips_neon.h"
@@ -155,10 +169,10 @@ static void strips_integer(float *y, size_t y_stride, const kn_mat *w, const kn_
     bool sdot = has_sdot();
     for (int r = row0; r < row1; r += KN_STRIP_ROWS)
         for (int t = t0; t < t1; t++) {
-            const char *record = (const char *)a->prepared + (size_t)t * layout.bytes;
+            some_x x = some_x_of(a, &layout, t);
             float *to = y + (size_t)t * y_stride + r;
-            if (sdot) strip_sdot(to, w, r, record, &layout);
-            else strip_base(to, w, r, record, &layout);
+            if (sdot) strip_sdot(to, w, r, &x);
+            else strip_base(to, w, r, &x);
         }
 }
 

@@ -78,13 +78,15 @@ size_t kn_row_bytes(kn_format format, int bits, int cols);
 size_t kn_scale_row_bytes(kn_format format, kn_format scale_type, int group, int cols);
 
 /* Strips: KN_STRIP_ROWS rows side by side, as products want to meet them. Of a strip's codes come
- * the first four bytes of each row, then the next four of each, and so on; of its scales, and of
- * its biases, the first of each row, then the second. Every strip takes as many bytes as its rows
+ * the first four bytes of each row, then the next four of each, and so on (of eight-bit codes the
+ * even four of the first eight, then the odd four); of its scales, and of its biases, the first of
+ * each row, then the second. Every strip takes as many bytes as its rows
  * did, so it begins where its first row would, at w + row * row_bytes. A product's row0 and row1
  * are multiples of KN_STRIP_ROWS then. The bits of all results are the same. */
 enum { KN_STRIP_ROWS = 16 };
 
-/* Could it lie in strips? KN_AFFINE of four bits, whole strips, dense rows of at most 16384. */
+/* Could it lie in strips? KN_AFFINE of four or eight bits, whole strips, dense rows of at most
+ * 8192 bytes. */
 bool kn_can_strip(const kn_mat *m);
 
 /* Are products of these faster with strips? (Where they are not, they are slower.) */

@@ -35,21 +35,34 @@ INLINE void pack_rows(panel *p, int half, const kn_mat *w, int row, int last, in
     turn_scales(w, row, last, c0 / w->group, n_cols / w->group, &p->scales[half]);
 }
 
+/* Eight columns of half a strip: of four bits a register, of eight bits two, the even columns and
+ * the odd ones. */
+INLINE void load_eight(const char *codes, int half, int bits, __m256i *v)
+{
+    UNROLL for (int i = 0; i < bits / 4; i++, codes += 64)
+    {
+        if (!half) _mm_prefetch(codes + KN_STRIP_AHEAD, _MM_HINT_T0);
+        v[i] = load_vector(codes + 32 * half);
+    }
+}
+
 /* The same of a strip, whose rows are turned already. */
 static void pack_strip(panel *p, int half, const kn_mat *w, int row, int c0, int n_cols)
 {
     size_t strip = (size_t)(row - half * ROWS), g0 = (size_t)(c0 / w->group);
-    const char *codes = (const char *)w->w + strip * w->row_bytes + (size_t)c0 / 2 * KN_STRIP_ROWS;
-    for (int c = 0; c < n_cols; c += 8, codes += 64) {
-        _mm_prefetch(codes + STRIP_AHEAD, _MM_HINT_T0);
-        pack_lane(p->codes[half] + c / CHUNK * CHUNK_VECTORS, c % CHUNK / 8,
-                  load_vector(codes + 32 * half));
+    size_t eight = (size_t)w->bits * KN_STRIP_ROWS; /* bytes of eight columns */
+    const char *codes = (const char *)w->w + strip * w->row_bytes + (size_t)c0 / 8 * eight;
+    for (int c = 0; c < n_cols; c += 8, codes += eight) {
+        __m256i *chunk = p->codes[half] + c / CHUNK * CHUNK_VECTORS, v[2];
+        load_eight(codes, half, w->bits, v);
+        if (w->bits == 4) pack_lane(chunk, c % CHUNK / 8, v[0]);
+        else pack_bytes(chunk, c % CHUNK / 8, v);
     }
-    size_t size = float_bytes(w->scale_type),
+    size_t size = kn_float_bytes(w->scale_type),
            at = strip * w->scale_row_bytes + (g0 * KN_STRIP_ROWS + (size_t)(half * ROWS)) * size;
     for (int g = 0; g < n_cols / w->group; g++, at += KN_STRIP_ROWS * size) {
-        p->scales[half].scale[g] = eight_floats((const char *)w->scales + at, w->scale_type);
-        p->scales[half].bias[g] = eight_floats((const char *)w->biases + at, w->scale_type);
+        p->scales[half].scale[g] = row_floats((const char *)w->scales + at, w->scale_type);
+        p->scales[half].bias[g] = row_floats((const char *)w->biases + at, w->scale_type);
     }
 }
 

@@ -10,6 +10,15 @@ int kn_group_of(const kn_mat *m);
 /* Scale and bias of group g of a row (1 and 0 where the format has none). */
 void kn_group_scale(const kn_mat *m, int row, int g, float *scale, float *bias);
 
+/* How far ahead of a product memory is fetched, in bytes of codes and of scales. */
+enum { KN_STRIP_AHEAD = 4096, KN_STRIP_SCALES_AHEAD = 1024 };
+
+/* Bytes of a scale. */
+static inline size_t kn_float_bytes(kn_format type)
+{
+    return type == KN_F32 ? sizeof(float) : sizeof(uint16_t);
+}
+
 /* n rows of a matrix in strips, from `row` on, as rows again. */
 enum { KN_STRIP_ROW_BYTES = 8192, KN_STRIP_SCALE_BYTES = 2048 }; /* of a row at most */
 typedef struct kn_strip_rows {

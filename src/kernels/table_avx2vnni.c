@@ -24,13 +24,13 @@ enum { TILE_TOKENS = 3 };
 
 #include "kernels/integer_avx2.h"
 
-#include "kernels/strips_x86.h"
-
 #include "kernels/panel_avx2.h"
 
 #include "kernels/group_dots_avx2vnni.h"
 
 #include "kernels/strips_avx2.h"
+
+#include "kernels/strips_x86.h"
 
 #include "kernels/gemm_panel_avx2.h"
 

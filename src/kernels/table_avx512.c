@@ -23,9 +23,9 @@ enum { TILE_TOKENS = 6, MATVEC_TOKENS = 2, STRIP_TOKENS = 16 };
 
 #include "kernels/integer_avx512.h"
 
-#include "kernels/strips_x86.h"
-
 #include "kernels/strips_avx512.h"
+
+#include "kernels/strips_x86.h"
 
 #include "kernels/gemm_avx512.h"
 

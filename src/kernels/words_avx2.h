@@ -74,6 +74,21 @@ INLINE void pack_lane(__m256i *chunk, int i, __m256i v)
         _mm256_and_si256(_mm256_srli_epi32(v, 4 * k), mask);
 }
 
+/* Bytes of four columns as two vectors of words. */
+INLINE void bytes_to_words(__m256i v, __m256i *first, __m256i *other)
+{
+    *first = _mm256_and_si256(v, _mm256_set1_epi16(255));
+    *other = _mm256_srli_epi16(v, 8);
+}
+
+/* The same of eight-bit codes, the even columns and the odd ones. */
+INLINE void pack_bytes(__m256i *chunk, int i, const __m256i *v)
+{
+    __m256i *pairs = chunk + 4 * i;
+    bytes_to_words(v[0], &pairs[0], &pairs[2]);
+    bytes_to_words(v[1], &pairs[1], &pairs[3]);
+}
+
 /* A chunk of eight rows in a panel (panel_avx2.h): pairs of words. */
 INLINE void pack_chunk(__m256i *out, const uint8_t *const *rows, size_t offset, int bytes, int bits)
 {

@@ -108,15 +108,16 @@ static void product_in_two(kn_isa isa, kn_precision precision, float *y, const k
 }
 
 /* The same matrix as rows and as strips. */
-static void strips_of(kn_isa isa)
+static void strips_of_width(kn_isa isa, int bits)
 {
     rng r = {17};
     static const kn_format scales[] = {KN_F32, KN_F16, KN_BF16};
     for (int round = 0; round < 54; round++) {
         int group = 32 << round % 3, rows = KN_STRIP_ROWS * (1 + rng_below(&r, 10));
-        int cols = group * (1 + rng_below(&r, round % 9 ? 1200 / group : 9000 / group));
+        int most = round % 9 ? 1200 : bits == 4 ? 9000 : 8192;
+        int cols = group * (1 + rng_below(&r, most / group));
         int n = round < 40 ? 1 + round / 3 : 1 + rng_below(&r, 150);
-        test_mat m = random_mat(&r, KN_AFFINE, 4, group, scales[round / 3 % 3], rows, cols);
+        test_mat m = random_mat(&r, KN_AFFINE, bits, group, scales[round / 3 % 3], rows, cols);
         size_t total = (size_t)rows * (size_t)n, stride = (size_t)cols + 3;
         float *x = random_floats(&r, stride * (size_t)n), *row[2];
         float *got = random_floats(&r, total), *want[2];
@@ -135,14 +136,20 @@ static void strips_of(kn_isa isa)
         same(row[1], row[0], (size_t)cols, isa, "a strip's row");
         for (int p = KN_PRECISION_F32; p <= KN_PRECISION_FAST; p++) {
             char what[80];
-            snprintf(what, sizeof what, "strips, group %d scales %d %dx%d n %d %s", group,
-                     m.m.scale_type, rows, cols, n, p ? "fast" : "f32");
+            snprintf(what, sizeof what, "strips, %d bits group %d scales %d %dx%d n %d %s", bits,
+                     group, m.m.scale_type, rows, cols, n, p ? "fast" : "f32");
             product_in_two(isa, (kn_precision)p, got, &m.m, x, stride, n);
             same(got, want[p], total, isa, what);
             free(want[p]), free(row[p]);
         }
         free(x), free(got), free_mat(&m);
     }
+}
+
+static void strips_of(kn_isa isa)
+{
+    strips_of_width(isa, 4);
+    strips_of_width(isa, 8);
 }
 
 /* The largest codes times the largest activations of either sign: the sums of a group must have

@@ -50,6 +50,27 @@ static void checksum(void **state)
     }
 }
 
+/* In pieces, by several threads: shorter than a piece, around its end, and more than go at once. */
+static void checksum_on_threads(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = {0, 1, 131071, 131072, 131073, 1769472, 8388608, 9000001};
+    size_t most = 9000001;
+    unsigned char *bytes = malloc(most);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < most; i++) bytes[i] = (unsigned char)next_random();
+    fm_error err;
+    bs_pool *pool;
+    assert_int_equal(bs_pool_create(3, &pool, &err), FM_OK);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        uint32_t whole = bs_crc32c(0, bytes, lengths[i]);
+        assert_int_equal(bs_crc32c_on(NULL, bytes, lengths[i]), whole);
+        assert_int_equal(bs_crc32c_on(pool, bytes, lengths[i]), whole);
+    }
+    bs_pool_destroy(pool);
+    free(bytes);
+}
+
 static void use_all(const world *w, const xp_options *o)
 {
     xp_cache *c;
@@ -267,6 +288,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checksum),
+        cmocka_unit_test(checksum_on_threads),
         cmocka_unit_test_setup_teardown(same_bytes, set_up_pack, tear_down_pack),
         cmocka_unit_test_setup_teardown(damage, set_up_pack, tear_down_pack),
         cmocka_unit_test_setup_teardown(stale, set_up_pack, tear_down_pack),

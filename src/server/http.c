@@ -412,7 +412,7 @@ fm_status sv_http_start(sv_server *s, fm_error *err)
     raise_file_limit(o->max_connections + 128);
     start_daemon(s, fd, MHD_USE_EPOLL_INTERNAL_THREAD);
     if (!s->daemon)
-        start_daemon(s, fd, MHD_USE_POLL_INTERNAL_THREAD); /* a sandbox may lack epoll */
+        start_daemon(s, fd, MHD_USE_POLL_INTERNAL_THREAD); /* epoll is Linux only */
     s->running = true;
     if (!s->daemon) {
         close(fd);

@@ -54,6 +54,21 @@ grep -q "reading the original files" "$out/err" || fail no note of the stale sto
 run --pack-dir "$out/model/flash-moe.pack" >/dev/null 2>"$out/err" && fail used a stale store
 grep -q "changed" "$out/err" || fail "$(cat "$out/err")"
 
+# Eight-bit codes, too, lie otherwise in a store than in the original files, and give the same bits.
+"$FLASH_MOE" synth "$out/model/config.json" -o "$out/eight" --bits 8 --group-size 64 --layers 3 2>/dev/null || fail synth
+logits() { # name, options
+    name=$1; shift
+    echo 5 99 1234 77 4242 8000 31 7 19 2 | "$FLASH_MOE" score "$out/eight" --ids - --logits "$out/$name" --capacity 9 "$@" >/dev/null ||
+        fail score "$@"
+}
+for precision in f32 fast; do
+    logits rows --pack-dir '' --precision $precision
+    [ -d "$out/eight/flash-moe.pack" ] || "$FLASH_MOE" pack "$out/eight" >/dev/null 2>&1 || fail pack eight
+    grep -q '"strips": true' "$out/eight/flash-moe.pack/manifest.json" || fail no strips of eight bits
+    logits strips --precision $precision
+    cmp "$out/rows" "$out/strips" || fail eight bits: other logits with $precision
+done
+
 # A model folder that cannot be written: the store goes to the cache folder and is found there.
 "$FLASH_MOE" pack /nonexistent 2>/dev/null && fail packed nothing
 exit 0

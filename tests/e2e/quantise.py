@@ -78,23 +78,37 @@ def quantise(x, bits):
     return [min(max(round(f32(f32(v - bias) / scale)), 0), most) for v in x], bf16(scale), bf16(bias)
 
 
+def packed_row(data, record, gate, row):
+    """The codes of a row as one number, and its scales and biases, from rows or from strips (docs/FORMAT.md)."""
+    part = {name: data[record + gate[name]["offset"]:][:gate["rows"] * gate["scale_row_bytes" if name != "codes" else "row_bytes"]]
+            for name in ("codes", "scales", "biases")}
+    size, scales = gate["row_bytes"], gate["scale_row_bytes"]
+    if not gate["strips"]:
+        return (int.from_bytes(part["codes"][row * size:(row + 1) * size], "little"),
+                *(struct.unpack(f"<{scales // 2}H", part[name][row * scales:(row + 1) * scales]) for name in ("scales", "biases")))
+    strip, at = row // 16 * 16, row % 16
+    lanes = [part["codes"][strip * size + 64 * i + 4 * at:][:4] for i in range(size // 4)]
+    if gate["bits"] == 8:  # even columns, then odd ones
+        lanes = [bytes(b for pair in zip(*lanes[i:i + 2]) for b in pair) for i in range(0, len(lanes), 2)]
+    both = [struct.unpack(f"<{8 * scales}H", part[name][strip * scales:(strip + 16) * scales])[at::16] for name in ("scales", "biases")]
+    return int.from_bytes(b"".join(lanes), "little"), *both
+
+
 def check_codes(folder, bits, group):
     pack = os.path.join(folder, "flash-moe.pack")
     layer = json.load(open(os.path.join(pack, "manifest.json")))["layers"][1]
     gate = layer["gate"]
     assert (gate["format"], gate["bits"], gate["group"]) == ("affine", bits, group), gate
+    assert gate["strips"] == (bits in (4, 8)), gate
     data = open(os.path.join(pack, layer["file"]), "rb").read()
     start = struct.unpack_from("<Q", data, 32)[0]
     for expert, row in ((0, 0), (5, 17), (63, gate["rows"] - 1)):
         record = start + expert * layer["record_bytes"]
-        codes = record + gate["codes"]["offset"] + row * gate["row_bytes"]
-        stream = int.from_bytes(data[codes:codes + gate["row_bytes"]], "little")
+        stream, scales, biases = packed_row(data, record, gate, row)
         x = source_row(1, expert, row)
         for g in range(len(x) // group):
             want, scale, bias = quantise(x[g * group:(g + 1) * group], bits)
-            at = record + row * gate["scale_row_bytes"] + 2 * g
-            assert struct.unpack_from("<H", data, at + gate["scales"]["offset"])[0] == scale
-            assert struct.unpack_from("<H", data, at + gate["biases"]["offset"])[0] == bias
+            assert (scales[g], biases[g]) == (scale, bias), (bits, expert, row, g)
             got = [stream >> (g * group + i) * bits & (1 << bits) - 1 for i in range(group)]
             assert got == want, (bits, expert, row, g, got, want)
 
@@ -142,7 +156,7 @@ def main():
         dry = run("pack", MODEL, "--bits", "2", "--dry-run")
         assert "with 2 bits" in dry.stderr and not dry.stdout, dry
         logprobs = {0: score(MODEL)}
-        for bits, group in ((2, 64), (3, 128), (8, 32)):
+        for bits, group in ((2, 64), (3, 128), (4, 64), (8, 32)):
             folder = os.path.join(work, f"q{bits}")
             made = run("pack", MODEL, "--bits", str(bits), "--group-size", str(group), "-o", folder)
             assert made.stdout.strip() == folder

@@ -2,8 +2,10 @@
 
 #include <string.h>
 
+#define POLYNOMIAL 0x82f63b78u /* of CRC-32C, reflected: the coefficient of x^0 in bit 31 */
+
 /* Four bits a step: 16 entries a reader can check by hand, slow but only for CPUs without the
- * instruction. table[i] = i run through four steps of the reflected polynomial 0x82f63b78. */
+ * instruction. table[i] = i run through four steps of the polynomial. */
 static const uint32_t table[16] = {
     0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
     0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9, 0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
@@ -66,15 +68,15 @@ uint32_t bs_crc32c(uint32_t crc, const void *data, size_t n)
 
 /* --- pieces ------------------------------------------------------------------------------------
  *
- * A checksum is a polynomial over two elements modulo that of CRC-32C, its highest coefficient in
- * bit 31 (reflected). n bytes behind a piece multiply the piece's by x^(8 n). */
+ * A checksum is a polynomial over two elements modulo POLYNOMIAL, the coefficient of x^0 in bit 31.
+ * n bytes behind a piece multiply the piece's checksum by x^(8 n). */
 
 static uint32_t times(uint32_t a, uint32_t b)
 {
     uint32_t product = 0;
     for (uint32_t bit = 1u << 31; bit; bit >>= 1) {
         if (a & bit) product ^= b;
-        b = b & 1 ? b >> 1 ^ 0x82f63b78 : b >> 1;
+        b = b & 1 ? b >> 1 ^ POLYNOMIAL : b >> 1;
     }
     return product;
 }

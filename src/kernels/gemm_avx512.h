@@ -111,11 +111,9 @@ static inline __m512i four_bytes(const char *p)
     return _mm512_set1_epi32(v);
 }
 
-/* Some vectors at a panel: of the first one the integers at the panel's first column, and what its
- * first group is worth; `record` bytes from vector to vector. */
+/* Some vectors at a panel, from its first column and group on. */
 typedef struct panel_x {
-    const char *codes, *step, *sum;
-    size_t record;
+    some_x x;
     int g0; /* that group's number in the row */
 } panel_x;
 
@@ -144,19 +142,17 @@ INLINE void panel_vectors(panel *p, int t, int m, const panel_x *x, int group, i
         __m512i part[2][2][GEMM_TILE];
         int chunk = g * group / CHUNK, lane = g * group % CHUNK / 8;
         const __m512i *w = p->codes[0] + chunk * 32 + lane;
-        const char *codes = x->codes + chunk * X_CHUNK_BYTES + lane * 4;
+        const char *codes = x->x.codes + chunk * X_CHUNK_BYTES + lane * 4;
         UNROLL for (int j = 0; j < 2; j++) UNROLL for (int i = 0; i < m; i++) part[0][j][i] =
             part[1][j][i] = _mm512_setzero_si512();
         for (int plane = 0; plane < 2; plane++)
-            add_lanes(part, m, w + 16 * plane, run, codes + X_PLANE_BYTES * plane, x->record);
+            add_lanes(part, m, w + 16 * plane, run, codes + X_PLANE_BYTES * plane, x->x.record);
         if (next) fetch_rows(next, ROWS + ROWS * g / n_groups, ROWS + ROWS * (g + 1) / n_groups);
         int at_scale = (x->g0 + g) % GROUPS;
         UNROLL for (int i = 0; i < m; i++)
         {
-            float step, sum, *total = p->total[t + i];
-            size_t at = (size_t)i * x->record + (size_t)g * sizeof step;
-            memcpy(&step, x->step + at, sizeof step);
-            memcpy(&sum, x->sum + at, sizeof sum);
+            float step = of_group(x->x.step, &x->x, i, g), sum = of_group(x->x.sum, &x->x, i, g);
+            float *total = p->total[t + i];
             UNROLL for (int r = 0; r < 2; r++)
             {
                 __m512i h = _mm512_slli_epi32(part[r][0][i], 8);
@@ -193,7 +189,7 @@ static void panel_columns(panel *p, const kn_mat *w, const kn_act_layout *layout
     for (int t = 0, m; t < n_tokens; t += m) {
         const char *record = first + (size_t)t * layout->bytes;
         const char *codes = record + layout->codes + (size_t)(c0 / CHUNK) * X_CHUNK_BYTES;
-        panel_x x = {codes, record + g0, record + layout->sum + g0, layout->bytes, c0 / w->group};
+        panel_x x = {{codes, record + g0, record + layout->sum + g0, layout->bytes}, c0 / w->group};
         int left = n_tokens - t, n_tiles = (left + GEMM_TILE - 1) / GEMM_TILE;
         m = (left + n_tiles - 1) / n_tiles; /* tiles alike, as a tile of one is slow */
         tiles[m](p, t, &x, w->group, n_cols / w->group, t ? NULL : next);

@@ -80,9 +80,9 @@ size_t kn_scale_row_bytes(kn_format format, kn_format scale_type, int group, int
 /* Strips: KN_STRIP_ROWS rows side by side, as products want to meet them. Of a strip's codes come
  * the first four bytes of each row, then the next four of each, and so on (of eight-bit codes the
  * even four of the first eight, then the odd four); of its scales, and of its biases, the first of
- * each row, then the second. Every strip takes as many bytes as its rows
- * did, so it begins where its first row would, at w + row * row_bytes. A product's row0 and row1
- * are multiples of KN_STRIP_ROWS then. The bits of all results are the same. */
+ * each row, then the second. Every strip takes as many bytes as its rows did, so it begins where
+ * its first row would, at w + row * row_bytes. A product's row0 and row1 are multiples of
+ * KN_STRIP_ROWS then. The bits of all results are the same. */
 enum { KN_STRIP_ROWS = 16 };
 
 /* Could it lie in strips? KN_AFFINE of four or eight bits, whole strips, dense rows of at most

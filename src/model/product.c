@@ -3,7 +3,7 @@
 #include <string.h>
 
 /* Below this many multiplications a job is not worth waking the others for. */
-enum { SMALL_JOB = 1 << 15, TASKS_A_THREAD = 4, PREPARE_ALONE = 8 };
+enum { SMALL_JOB = 1 << 15, TASKS_A_THREAD = 16, PREPARE_ALONE = 8 };
 
 typedef struct job {
     md_run *run;

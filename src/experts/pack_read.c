@@ -98,8 +98,11 @@ static fm_status same_layers(const json_t *layers, const xp_source *source, cons
         bool same = want && json_equal(want, json_array_get(layers, (size_t)l));
         json_decref(want);
         if (!same)
-            return fm_fail(err, FM_E_STALE,
-                           "%s: MoE layer %d has other shapes or formats than the model", dir, l);
+            return fm_fail(
+                err, FM_E_STALE,
+                "%s: MoE layer %d has other shapes or formats than this program would pack: "
+                "pack again",
+                dir, l);
     }
     return FM_OK;
 }

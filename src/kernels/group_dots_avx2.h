@@ -53,7 +53,7 @@ INLINE void nibble_dots(__m256i dot[][2], int m, const char *codes, const char *
                         int group)
 {
     for (int c = 0; c < group; c += 32) {
-        const char *at = x + c / CHUNK * X_CHUNK_BYTES + c % CHUNK / 2;
+        const char *at = strip_x(x, c, 4);
         __m256i part[STRIP_TILE][2][2]; /* of a plane and half */
         UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < 2; j++) part[i][j][0] =
             part[i][j][1] = _mm256_setzero_si256();

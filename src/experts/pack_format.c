@@ -165,6 +165,18 @@ json_t *xp_pack_layer_json(const xp_layer *layer, int index)
     return o;
 }
 
+bool xp_pack_same_layer(const xp_layer *layer, int index, const json_t *said)
+{
+    json_t *want = xp_pack_layer_json(layer, index);
+    for (int p = 0; want && p < XP_PROJECTIONS; p++) {
+        json_t *strips = json_object_get(json_object_get(said, projections[p]), "strips");
+        if (strips) json_object_set(json_object_get(want, projections[p]), "strips", strips);
+    }
+    bool same = want && json_equal(want, said);
+    json_decref(want);
+    return same;
+}
+
 static bool parse_format(const json_t *o, const char *key, kn_format *out)
 {
     const char *name = json_string_value(json_object_get(o, key));

@@ -30,7 +30,12 @@ json_t *xp_pack_source_json(const xp_source *source, fm_error *err);
 
 json_t *xp_pack_layer_json(const xp_layer *layer, int index); /* NULL: out of memory */
 
-/* The opposite; every figure is checked. `where` names the file in messages. */
+/* Is this layer what a manifest describes? In rows or in strips, as it was written: the layer's
+ * file is bound to the description (xp_pack_binding). */
+bool xp_pack_same_layer(const xp_layer *layer, int index, const json_t *said);
+
+/* The opposite of xp_pack_layer_json; every figure is checked. `where` names the file in messages.
+ */
 fm_status xp_pack_parse_layer(const json_t *o, const char *where, xp_layer *out, fm_error *err);
 
 uint32_t xp_pack_binding(const json_t *source, const json_t *layer);

@@ -93,17 +93,11 @@ static fm_status same_layers(const json_t *layers, const xp_source *source, cons
     if (json_array_size(layers) != (size_t)source->n_layers)
         return fm_fail(err, FM_E_STALE, "%s: has %zu layers, the model %d: pack again", dir,
                        json_array_size(layers), source->n_layers);
-    for (int l = 0; l < source->n_layers; l++) {
-        json_t *want = xp_pack_layer_json(&source->layers[l], l);
-        bool same = want && json_equal(want, json_array_get(layers, (size_t)l));
-        json_decref(want);
-        if (!same)
+    for (int l = 0; l < source->n_layers; l++)
+        if (!xp_pack_same_layer(&source->layers[l], l, json_array_get(layers, (size_t)l)))
             return fm_fail(
                 err, FM_E_STALE,
-                "%s: MoE layer %d has other shapes or formats than this program would pack: "
-                "pack again",
-                dir, l);
-    }
+                "%s: MoE layer %d has other shapes or formats than the model: pack again", dir, l);
     return FM_OK;
 }
 

@@ -68,7 +68,7 @@ for precision in f32 fast; do
     logits strips --precision $precision
     cmp "$out/rows" "$out/strips" || fail eight bits: other logits with $precision
 done
-# A store whose codes are said to lie otherwise than they would be packed (an older one, a changed manifest) is left aside.
+# A manifest that was changed to say rows is left aside: the layer files are bound to what it said.
 sed -i 's/"strips": true/"strips": false/' "$out/eight/flash-moe.pack/manifest.json"
 logits said --precision fast 2>"$out/err"
 grep -q "pack again" "$out/err" || fail "no note of other strips: $(cat "$out/err")"

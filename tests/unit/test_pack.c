@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "experts/pack.h"
+#include "experts/pack_format.h"
 
 #include "experts_world.h"
 
@@ -69,6 +70,38 @@ static void checksum_on_threads(void **state)
     }
     bs_pool_destroy(pool);
     free(bytes);
+}
+
+/* Eight-bit codes in rows, as stores had them before strips, and in strips; other bits are another
+ * layer. */
+static void rows_or_strips(void **state)
+{
+    (void)state;
+    xp_layer layer = {.n_experts = 2, .top_k = 1};
+    for (int p = 0; p < XP_PROJECTIONS; p++) {
+        layer.shape[p] = (kn_mat){.format = KN_AFFINE,
+                                  .bits = 8,
+                                  .group = 64,
+                                  .scale_type = KN_BF16,
+                                  .rows = 16,
+                                  .cols = 64,
+                                  .row_bytes = 64,
+                                  .scale_row_bytes = 2};
+        layer.part[p][XP_CODES].bytes = 16 * 64;
+        layer.part[p][XP_SCALES].bytes = layer.part[p][XP_BIASES].bytes = 16 * 2;
+    }
+    json_t *said = xp_pack_layer_json(&layer, 3), *up = json_object_get(said, "up");
+    assert_true(json_is_true(json_object_get(up, "strips")));
+    assert_true(xp_pack_same_layer(&layer, 3, said));
+    json_object_set_new(up, "strips", json_false());
+    assert_true(xp_pack_same_layer(&layer, 3, said));
+    fm_error err;
+    xp_layer read;
+    assert_int_equal(xp_pack_parse_layer(said, "test", &read, &err), FM_OK);
+    assert_true(read.shape[XP_GATE].strips && !read.shape[XP_UP].strips);
+    json_object_set_new(up, "bits", json_integer(4));
+    assert_false(xp_pack_same_layer(&layer, 3, said));
+    json_decref(said);
 }
 
 static void use_all(const world *w, const xp_options *o)
@@ -289,6 +322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checksum),
         cmocka_unit_test(checksum_on_threads),
+        cmocka_unit_test(rows_or_strips),
         cmocka_unit_test_setup_teardown(same_bytes, set_up_pack, tear_down_pack),
         cmocka_unit_test_setup_teardown(damage, set_up_pack, tear_down_pack),
         cmocka_unit_test_setup_teardown(stale, set_up_pack, tear_down_pack),

@@ -74,13 +74,14 @@ static int tile_heads(int n, int most)
 }
 
 /* sum[h][half] += the codes of each pair of the tile at `at` times two of head h, line after line.
- * Fetches what lies `ahead` bytes further. */
+ * Fetches what lies `ahead` bytes further, as far as L2: a core that waits for memory at L1 has
+ * room for few lines at a time. */
 enum { I8_HEADS = VN_LANES == 16 ? 8 : VN_LANES == 1 ? 1 : 2 };
 INLINE void add_products(sums sum[][2], int n_heads, const int16_t *codes, size_t codes_apart,
                          const char *at, size_t ahead)
 {
     for (int i = 0; i < KV_LINES; i++, at += KV_LINE) {
-        __builtin_prefetch(at + ahead);
+        __builtin_prefetch(at + ahead, 0, 2);
         pairs first = i_widen(at), second = i_widen(at + KV_LINE / 2);
         UNROLL for (int h = 0; h < n_heads; h++)
         {
@@ -89,7 +90,7 @@ INLINE void add_products(sums sum[][2], int n_heads, const int16_t *codes, size_
             sum[h][1] = i_dot(sum[h][1], second, two);
         }
     }
-    __builtin_prefetch(at + ahead); /* the scales */
+    __builtin_prefetch(at + ahead, 0, 2); /* the scales */
 }
 
 /* s[h][position] += scale of the position's run * (query codes . key codes). */

@@ -16,27 +16,27 @@ const cli_option cli_suite_options[] = {
     {0},
 };
 
-static const cli_suite suites[] = {
+static const struct {
+    const char *name;
+    suite_fn *run;
+} suites[] = {
     {"quality", suite_quality}, {"multi-turn", suite_multi_turn}, {"warmup", suite_warmup},
     {"context", suite_context}, {"models", suite_models},         {"batch", suite_batch},
 };
 
 int cli_run_suite(const cli_args *a, const char *name)
 {
-    const cli_suite *suite = suites;
-    while (strcmp(suite->name, name)) suite++; /* the option allows no other name */
-    cli_plot *plot = bs_calloc(1, sizeof *plot);
+    int i = 0;
+    while (strcmp(suites[i].name, name)) i++; /* the option allows no other name */
+    bool json = cli_has(a, "json");
+    suite_report r = {.rows = json_array(), .table = json ? stderr : stdout};
     fm_error err;
     cli_catch_signals();
-    json_t *rows = plot ? suite->run(a, plot, &err) : NULL;
-    if (!plot) fm_fail_nomem(&err, "running a suite");
+    fm_status status = r.rows ? suites[i].run(a, &r, &err) : fm_fail_nomem(&err, "running a suite");
     const char *svg = cli_text(a, "svg", NULL);
-    fm_status status = rows ? FM_OK : err.code;
-    if (!status && svg) status = cli_plot_write(plot, svg, &err);
-    bs_free(plot);
-    if (!status && cli_has(a, "json"))
-        cli_put_json(json_pack("{s:s, s:O}", "suite", name, "rows", rows));
-    json_decref(rows);
+    if (!status && svg) status = cli_plot_write(&r.plot, svg, &err);
+    if (!status && json) cli_put_json(json_pack("{s:s, s:O}", "suite", name, "rows", r.rows));
+    json_decref(r.rows);
     if (cli_output_status()) return 1;
     return status ? cli_fail(&err) : 0;
 }
@@ -99,20 +99,6 @@ fm_status suite_answer_to(en_engine *e, const int32_t *ids, int n, int tokens, b
     while (!status && en_step(e) > 0) {
     }
     return status ? status : suite_outcome(out, err);
-}
-
-void suite_show(const json_t *row)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)row, key, value)
-    {
-        if (json_is_string(value)) fprintf(stderr, "%s %s  ", key, json_string_value(value));
-        if (json_is_real(value)) fprintf(stderr, "%s %.4g  ", key, json_real_value(value));
-        if (json_is_integer(value))
-            fprintf(stderr, "%s %lld  ", key, (long long)json_integer_value(value));
-    }
-    fputc('\n', stderr);
 }
 
 uint32_t suite_digest(const int32_t *ids, int n)

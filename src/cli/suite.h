@@ -16,23 +16,23 @@
 #include "cli/options.h"
 #include "cli/plot.h"
 
-typedef struct cli_suite {
-    const char *name;
-    /* Rows as a JSON array; plot is filled with lines. NULL with *err set on failure. */
-    json_t *(*run)(const cli_args *a, cli_plot *plot, fm_error *err);
-} cli_suite;
+#include <stdio.h>
+
+/* What a suite found. */
+typedef struct suite_report {
+    json_t *rows;
+    FILE *table; /* where rows are shown as they come: stderr when stdout gets JSON */
+    cli_plot plot;
+} suite_report;
+
+typedef fm_status suite_fn(const cli_args *a, suite_report *r, fm_error *err);
 
 extern const cli_option cli_suite_options[]; /* --texts --models */
 
-/* Run one by name: table on stderr, --json and --svg as asked for. Returns the exit status. */
+/* Run one by name; --json and --svg as asked for. Returns the exit status. */
 int cli_run_suite(const cli_args *a, const char *name);
 
-json_t *suite_quality(const cli_args *a, cli_plot *plot, fm_error *err);
-json_t *suite_multi_turn(const cli_args *a, cli_plot *plot, fm_error *err);
-json_t *suite_warmup(const cli_args *a, cli_plot *plot, fm_error *err);
-json_t *suite_context(const cli_args *a, cli_plot *plot, fm_error *err);
-json_t *suite_models(const cli_args *a, cli_plot *plot, fm_error *err);
-json_t *suite_batch(const cli_args *a, cli_plot *plot, fm_error *err);
+suite_fn suite_quality, suite_multi_turn, suite_warmup, suite_context, suite_models, suite_batch;
 
 /* --- what suites share --------------------------------------------------------------------------
  */
@@ -60,8 +60,8 @@ fm_status suite_outcome(const suite_answer *a, fm_error *err);
 fm_status suite_answer_to(en_engine *e, const int32_t *ids, int n, int tokens, bool ignore_end,
                           suite_answer *out, fm_error *err);
 
-/* Print a row as a line of "key value" on stderr, so that a long suite shows that it lives. */
-void suite_show(const json_t *row);
+/* The row is shown, and is the report's from now on: suite_table.c. */
+void suite_add(suite_report *r, json_t *row);
 
 /* A digest of token ids: equal digests, equal tokens. */
 uint32_t suite_digest(const int32_t *ids, int n);

@@ -167,27 +167,24 @@ static json_t *batch_row(const batch *b, int arm)
                      "digest", (json_int_t)digest);
 }
 
-static json_t *batch_rows(const batch *b, cli_plot *plot)
+static void report(const batch *b, suite_report *r)
 {
-    json_t *rows = json_array();
+    cli_plot *plot = &r->plot;
     plot->title = "Sequences decoded at once";
     plot->x_label = "sequences";
     plot->y_label = "tokens/s, all together";
     int line = cli_plot_line(plot, "decode");
     for (int arm = 0; arm < ARMS; arm++) {
-        json_t *row = batch_row(b, arm);
-        suite_show(row);
+        suite_add(r, batch_row(b, arm));
         cli_plot_point(plot, line, at_once[arm], median(b, arm, tok_s));
-        json_array_append_new(rows, row);
     }
-    return rows;
 }
 
-json_t *suite_batch(const cli_args *a, cli_plot *plot, fm_error *err)
+fm_status suite_batch(const cli_args *a, suite_report *r, fm_error *err)
 {
     cli_session session;
     batch *b = bs_calloc(1, sizeof *b);
-    if (!b) return fm_fail_nomem(err, "running a suite"), NULL;
+    if (!b) return fm_fail_nomem(err, "running a suite");
     b->prompt = cli_int(a, "prompt-tokens", USUAL_PROMPT);
     b->tokens = cli_int(a, "max-tokens", USUAL_TOKENS);
     b->rounds = cli_int(a, "rounds", USUAL_ROUNDS);
@@ -196,18 +193,18 @@ json_t *suite_batch(const cli_args *a, cli_plot *plot, fm_error *err)
     o.no_tokenizer = true;
     o.parallel = SEQUENCES;
     if (o.context < b->prompt + b->tokens + 2) o.context = b->prompt + b->tokens + 2;
-    json_t *rows = NULL;
-    if (!cli_open(a, &o, &session, err)) {
+    fm_status status = cli_open(a, &o, &session, err);
+    if (!status) {
         int n = SEQUENCES * b->prompt, vocab = en_describe(session.engine)->vocab;
         b->engine = session.engine;
         b->prompts = bs_calloc((size_t)n, sizeof *b->prompts);
         for (int i = 0; b->prompts && i < n; i++)
             b->prompts[i] = (int32_t)((i * 104729L + 17) % vocab);
-        if (!b->prompts) fm_fail_nomem(err, "running a suite");
-        else if (!decode_rounds(b, err)) rows = batch_rows(b, plot);
+        status = b->prompts ? decode_rounds(b, err) : fm_fail_nomem(err, "running a suite");
+        if (!status) report(b, r);
         bs_free(b->prompts);
         cli_close(&session, NULL);
     }
     bs_free(b);
-    return rows;
+    return status;
 }

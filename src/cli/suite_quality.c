@@ -45,7 +45,7 @@ typedef struct quality {
     const cli_args *args;
     domain domains[MAX_DOMAINS];
     int n_domains, vocab, n_experts, written;
-    json_t *rows;
+    suite_report *report;
     double kl_sum[ARMS][SHARES];
 } quality;
 
@@ -181,9 +181,7 @@ static fm_status run_arm(quality *q, int which, int share, domain *d, fm_error *
     en_stats stats;
     en_get_stats(e, &stats);
     if (!status) {
-        json_t *row = row_of(q, how, percents[share], &c, &written, &stats);
-        suite_show(row);
-        json_array_append_new(q->rows, row);
+        suite_add(q->report, row_of(q, how, percents[share], &c, &written, &stats));
         q->kl_sum[which][share] += c.kl / (d->n - SEEN);
     }
     suite_answer_free(&warm);
@@ -218,10 +216,10 @@ static fm_status make_references(quality *q, fm_error *err)
     return status;
 }
 
-json_t *suite_quality(const cli_args *a, cli_plot *plot, fm_error *err)
+fm_status suite_quality(const cli_args *a, suite_report *r, fm_error *err)
 {
-    quality q = {
-        .args = a, .rows = json_array(), .written = cli_int(a, "max-tokens", USUAL_WRITTEN)};
+    quality q = {.args = a, .report = r, .written = cli_int(a, "max-tokens", USUAL_WRITTEN)};
+    cli_plot *plot = &r->plot;
     fm_status status = make_references(&q, err);
     bool pins = cli_has(a, "profile");
     for (int arm = 0; arm < ARMS && !status; arm++)
@@ -241,7 +239,5 @@ json_t *suite_quality(const cli_args *a, cli_plot *plot, fm_error *err)
         bs_free(q.domains[i].name);
         bs_free(q.domains[i].full);
     }
-    if (!status) return q.rows;
-    json_decref(q.rows);
-    return NULL;
+    return status;
 }

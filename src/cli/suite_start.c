@@ -87,15 +87,12 @@ static void remove_states(const char *dir)
     if (rmdir(dir)) fprintf(stderr, "note: %s is left behind\n", dir);
 }
 
-json_t *suite_warmup(const cli_args *a, cli_plot *plot, fm_error *err)
+fm_status suite_warmup(const cli_args *a, suite_report *r, fm_error *err)
 {
     char dir[] = "/tmp/flash-moe-suite-XXXXXX";
     bool own_dir = !cli_has(a, "cache-dir");
-    if (own_dir && !mkdtemp(dir)) {
-        fm_fail(err, FM_E_IO, "%s: cannot make a folder", dir);
-        return NULL;
-    }
-    json_t *rows = json_array();
+    if (own_dir && !mkdtemp(dir)) return fm_fail(err, FM_E_IO, "%s: cannot make a folder", dir);
+    cli_plot *plot = &r->plot;
     plot->title = "Starts";
     plot->x_label = "start (in order of the table)";
     plot->y_label = "seconds";
@@ -113,15 +110,12 @@ json_t *suite_warmup(const cli_args *a, cli_plot *plot, fm_error *err)
         o.no_tokenizer = true;
         json_t *row = one_start(a, &o, s, err);
         if (!row) break;
-        suite_show(row);
         cli_plot_point(plot, first, i, json_number_value(json_object_get(row, "first_token_s")));
         cli_plot_point(plot, twentieth, i, json_number_value(json_object_get(row, "token_20_s")));
-        json_array_append_new(rows, row);
+        suite_add(r, row);
     }
     if (own_dir) remove_states(dir);
-    if (i == STARTS) return rows;
-    json_decref(rows);
-    return NULL;
+    return i == STARTS ? FM_OK : err->code;
 }
 
 /* --- models
@@ -153,11 +147,11 @@ static json_t *one_model(const cli_args *a, const char *name, fm_error *err)
     return row;
 }
 
-json_t *suite_models(const cli_args *a, cli_plot *plot, fm_error *err)
+fm_status suite_models(const cli_args *a, suite_report *r, fm_error *err)
 {
     const char *list = cli_text(a, "models", NULL);
     char *copy = bs_strdup(list ? list : ""), *at = copy;
-    json_t *rows = json_array();
+    cli_plot *plot = &r->plot;
     fm_status status = FM_OK;
     if (!copy || !*copy) status = fm_fail(err, FM_E_ARGUMENT, "name the models: --models A,B,...");
     plot->title = "The same run over several models";
@@ -168,13 +162,10 @@ json_t *suite_models(const cli_args *a, cli_plot *plot, fm_error *err)
         json_t *row = *name ? one_model(a, name, err) : NULL;
         if (*name && !row) status = err->code;
         if (!row) continue;
-        suite_show(row);
-        cli_plot_point(plot, line, (double)json_array_size(rows),
+        cli_plot_point(plot, line, (double)json_array_size(r->rows),
                        json_number_value(json_object_get(row, "tok_s")));
-        json_array_append_new(rows, row);
+        suite_add(r, row);
     }
     bs_free(copy);
-    if (!status) return rows;
-    json_decref(rows);
-    return NULL;
+    return status;
 }

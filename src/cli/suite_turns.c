@@ -84,29 +84,30 @@ static double number(const json_t *rows, size_t i, const char *key)
 /* The seed's thresholds: memory may grow by 10 MB, speed fall by 5 tok/s, before it is a warning.
  * Held is what was taken (weights, slots, KV cache, scratch); the resident set also grows as the KV
  * cache, taken at the start, is written for the first time. */
-static void judge(json_t *rows, uint32_t digest)
+static void judge(suite_report *r, uint32_t digest)
 {
+    const json_t *rows = r->rows;
     size_t n = json_array_size(rows);
     if (n < 4) return;
     double held = number(rows, n - 1, "held_bytes") - number(rows, 2, "held_bytes");
     double growth = number(rows, n - 1, "rss_bytes") - number(rows, 2, "rss_bytes");
     double slower = number(rows, n - 1, "tok_s") - number(rows, 2, "tok_s");
-    json_t *last =
-        json_pack("{s:f, s:f, s:f, s:b, s:b, s:I}", "held_growth_after_turn_3", held,
-                  "rss_growth_after_turn_3", growth, "tok_s_change", slower, "memory_warning",
-                  growth > 10e6, "speed_warning", slower < -5, "digest", (json_int_t)digest);
-    suite_show(last);
-    json_array_append_new(rows, last);
+    suite_add(r,
+              json_pack("{s:f, s:f, s:f, s:b, s:b, s:I}", "held_growth_after_turn_3", held,
+                        "rss_growth_after_turn_3", growth, "tok_s_change", slower, "memory_warning",
+                        growth > 10e6, "speed_warning", slower < -5, "digest", (json_int_t)digest));
 }
 
-json_t *suite_multi_turn(const cli_args *a, cli_plot *plot, fm_error *err)
+fm_status suite_multi_turn(const cli_args *a, suite_report *r, fm_error *err)
 {
     cli_session session;
     en_options o = en_options_default();
     cli_engine_options(a, &o);
     o.keep_prefixes = o.mode == EN_EXACT;
-    if (cli_open(a, &o, &session, err)) return NULL;
-    json_t *rows = json_array(), *messages = json_array(), *row = NULL;
+    fm_status status = cli_open(a, &o, &session, err);
+    if (status) return status;
+    cli_plot *plot = &r->plot;
+    json_t *messages = json_array(), *row = NULL;
     bool able = en_chat(session.engine) && tx_chat_has_template(en_chat(session.engine));
     if (!able) fm_fail(err, FM_E_UNSUPPORTED, "the model has no chat template");
     plot->title = "Twenty turns of one conversation";
@@ -118,16 +119,14 @@ json_t *suite_multi_turn(const cli_args *a, cli_plot *plot, fm_error *err)
     for (; able && done < TURNS; done++) {
         row = run_turn(session.engine, messages, done, &digest, err);
         if (!row) break;
-        suite_show(row);
         cli_plot_point(plot, line, done + 1, json_number_value(json_object_get(row, "tok_s")));
-        json_array_append_new(rows, row);
+        suite_add(r, row);
     }
     json_decref(messages);
     cli_close(&session, NULL);
-    if (done == TURNS) judge(rows, digest);
-    if (done == TURNS) return rows;
-    json_decref(rows);
-    return NULL;
+    if (done < TURNS) return err->code;
+    judge(r, digest);
+    return FM_OK;
 }
 
 /* --- context
@@ -147,17 +146,19 @@ static json_t *at_length(en_engine *e, const int32_t *ids, int length, fm_error 
     return row;
 }
 
-json_t *suite_context(const cli_args *a, cli_plot *plot, fm_error *err)
+fm_status suite_context(const cli_args *a, suite_report *r, fm_error *err)
 {
     cli_session session;
     en_options o = en_options_default();
     cli_engine_options(a, &o);
     o.no_tokenizer = true;
-    if (cli_open(a, &o, &session, err)) return NULL;
+    fm_status status = cli_open(a, &o, &session, err);
+    if (status) return status;
+    cli_plot *plot = &r->plot;
     int most = en_get_plan(session.engine)->context - MEASURED;
     int vocab = en_describe(session.engine)->vocab;
     int32_t *ids = bs_calloc((size_t)(most > 0 ? most : 1), sizeof *ids);
-    json_t *rows = json_array(), *row = NULL;
+    json_t *row = NULL;
     if (!ids) fm_fail_nomem(err, "running a suite");
     for (int i = 0; ids && i < most; i++) ids[i] = (int32_t)((i * 7919L + 17) % vocab);
     plot->title = "Speed as the context grows";
@@ -167,14 +168,11 @@ json_t *suite_context(const cli_args *a, cli_plot *plot, fm_error *err)
     for (; ids && step <= CONTEXT_STEPS; step++) {
         row = at_length(session.engine, ids, most * step / CONTEXT_STEPS, err);
         if (!row) break;
-        suite_show(row);
         cli_plot_point(plot, line, most * step / CONTEXT_STEPS,
                        json_number_value(json_object_get(row, "tok_s")));
-        json_array_append_new(rows, row);
+        suite_add(r, row);
     }
     bs_free(ids);
     cli_close(&session, NULL);
-    if (step > CONTEXT_STEPS) return rows;
-    json_decref(rows);
-    return NULL;
+    return step > CONTEXT_STEPS ? FM_OK : err->code;
 }

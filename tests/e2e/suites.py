@@ -69,12 +69,26 @@ def check_batch():
     assert all(0 < r["hit_rate"] < 1 and r["bytes_per_token"] > 0 for r in few)
 
 
+def check_table():
+    """Without --json the rows are a table on stdout, columns under their names; with it stdout holds nothing but JSON."""
+    args = [PROG, "bench", "--suite", "batch", "-n", "4", "--rounds", "1", "--capacity", "16"]
+    plain = subprocess.run(args, capture_output=True, timeout=500, text=True)
+    lines = plain.stdout.splitlines()
+    assert plain.returncode == 0 and len(lines) == 5, plain.stdout
+    assert lines[0].split()[:3] == ["at_once", "tok_s", "gain"] and [line.split()[0] for line in lines[1:]] == ["1", "2", "4", "8"]
+    assert len({len(line) for line in lines}) == 1 and "B  " in lines[1], "aligned, sizes with units"
+    as_json = subprocess.run([*args, "--json"], capture_output=True, timeout=500, text=True)
+    digest = json.loads(as_json.stdout)["rows"][0]["digest"]
+    assert as_json.stderr.splitlines()[-5:][0] == lines[0] and lines[1].endswith(f"{digest:08x}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as tmp:
         check_turns()
         check_quality(tmp)
         check_others(tmp)
     check_batch()
+    check_table()
     print("1 passed, 0 failed")
 
 

@@ -1,0 +1,68 @@
+/* suite_table.c - a suite's rows as a table, each printed as it comes, so that a long suite shows
+ * that it lives. A row with other fields than the one before gets a header of its own. */
+#include "cli/download.h"
+#include "cli/suite.h"
+
+#include <string.h>
+
+enum { NAME_WIDTH = 26, WIDTH = 8 };
+
+typedef struct cell {
+    char text[64];
+} cell;
+
+/* By its field's name: sizes have units, digests are hexadecimal. */
+static cell cell_of(const char *field, const json_t *value)
+{
+    cell c = {0};
+    double x = json_number_value(value);
+    if (json_is_string(value)) snprintf(c.text, sizeof c.text, "%s", json_string_value(value));
+    else if (json_is_boolean(value))
+        snprintf(c.text, sizeof c.text, "%s", json_is_true(value) ? "yes" : "no");
+    else if ((strstr(field, "bytes") || strstr(field, "growth")) && x >= 0)
+        snprintf(c.text, sizeof c.text, "%s", cli_format_size((uint64_t)x).text);
+    else if (!strcmp(field, "digest")) snprintf(c.text, sizeof c.text, "%08llx", (long long)x);
+    else snprintf(c.text, sizeof c.text, json_is_real(value) ? "%.4g" : "%.0f", x);
+    return c;
+}
+
+static int width_of(const char *field, const json_t *value, bool first)
+{
+    int least = !json_is_string(value) ? WIDTH : first ? NAME_WIDTH : WIDTH + 2;
+    int name = (int)strlen(field);
+    return name > least ? name : least;
+}
+
+static bool same_fields(json_t *a, json_t *b)
+{
+    void *x = json_object_iter(a), *y = json_object_iter(b);
+    while (x && y && !strcmp(json_object_iter_key(x), json_object_iter_key(y)))
+        x = json_object_iter_next(a, x), y = json_object_iter_next(b, y);
+    return !x && !y;
+}
+
+/* Names to the left, numbers to the right. */
+static void print_line(FILE *to, json_t *row, bool header)
+{
+    const char *field;
+    json_t *value;
+    bool first = true;
+    json_object_foreach(row, field, value)
+    {
+        cell c = cell_of(field, value);
+        int width = width_of(field, value, first);
+        const char *text = header ? field : c.text;
+        fprintf(to, "%s%*s", first ? "" : "  ", json_is_string(value) ? -width : width, text);
+        first = false;
+    }
+    fputc('\n', to);
+    fflush(to);
+}
+
+void suite_add(suite_report *r, json_t *row)
+{
+    json_t *before = json_array_get(r->rows, json_array_size(r->rows) - 1);
+    if (!before || !same_fields(before, row)) print_line(r->table, row, true);
+    print_line(r->table, row, false);
+    json_array_append_new(r->rows, row);
+}

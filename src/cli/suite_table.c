@@ -8,16 +8,15 @@
 enum { NAME_WIDTH = 26, WIDTH = 8 };
 
 typedef struct cell {
-    char text[64];
+    char text[32];
 } cell;
 
-/* By its field's name: sizes have units, digests are hexadecimal. */
+/* What is no string, by its field's name: sizes have units, digests are hexadecimal. */
 static cell cell_of(const char *field, const json_t *value)
 {
     cell c = {0};
     double x = json_number_value(value);
-    if (json_is_string(value)) snprintf(c.text, sizeof c.text, "%s", json_string_value(value));
-    else if (json_is_boolean(value))
+    if (json_is_boolean(value))
         snprintf(c.text, sizeof c.text, "%s", json_is_true(value) ? "yes" : "no");
     else if ((strstr(field, "bytes") || strstr(field, "growth")) && x >= 0)
         snprintf(c.text, sizeof c.text, "%s", cli_format_size((uint64_t)x).text);
@@ -49,10 +48,11 @@ static void print_line(FILE *to, json_t *row, bool header)
     bool first = true;
     json_object_foreach(row, field, value)
     {
+        bool name = json_is_string(value);
         cell c = cell_of(field, value);
         int width = width_of(field, value, first);
-        const char *text = header ? field : c.text;
-        fprintf(to, "%s%*s", first ? "" : "  ", json_is_string(value) ? -width : width, text);
+        const char *text = header ? field : name ? json_string_value(value) : c.text;
+        fprintf(to, "%s%*s", first ? "" : "  ", name ? -width : width, text);
         first = false;
     }
     fputc('\n', to);

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { NAME_WIDTH = 26, WIDTH = 8 };
+enum { NAME_WIDTH = 26, WIDTH = 10 }; /* WIDTH: any number that cell_of writes */
 
 typedef struct cell {
     char text[32];
@@ -21,13 +21,16 @@ static cell cell_of(const char *field, const json_t *value)
     else if ((strstr(field, "bytes") || strstr(field, "growth")) && x >= 0)
         snprintf(c.text, sizeof c.text, "%s", cli_format_size((uint64_t)x).text);
     else if (!strcmp(field, "digest")) snprintf(c.text, sizeof c.text, "%08llx", (long long)x);
-    else snprintf(c.text, sizeof c.text, json_is_real(value) ? "%.4g" : "%.0f", x);
+    else {
+        bool fine = json_is_real(value) && x < 1000 && x > -1000;
+        snprintf(c.text, sizeof c.text, fine ? "%.4g" : "%.0f", x);
+    }
     return c;
 }
 
 static int width_of(const char *field, const json_t *value, bool first)
 {
-    int least = !json_is_string(value) ? WIDTH : first ? NAME_WIDTH : WIDTH + 2;
+    int least = first && json_is_string(value) ? NAME_WIDTH : WIDTH;
     int name = (int)strlen(field);
     return name > least ? name : least;
 }
